@@ -1,0 +1,10 @@
+"""The errors a user can cause; the command line prints them as one line, without a traceback."""
+
+
+class InputError(ValueError):
+    """Bad input: the message says in one line what was wrong, where, and what to do."""
+
+
+def unknown_name(kind: str, name: str, choices: list[str]) -> InputError:
+    """Return the error for a name that is in no registry, listing what is."""
+    return InputError(f"unknown {kind} '{name}'; choose one of: {', '.join(sorted(choices))}")
