@@ -1,0 +1,1 @@
+"""Fields and their measurements: grids, masks, observations, normalisation, data sets, files."""
