@@ -1,0 +1,1 @@
+"""Building blocks of the backbones: features, attention, state-space layers, point orders."""

@@ -1,0 +1,52 @@
+"""Attention of every query to its own few neighbours, with interchangeable backends."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sparsefield.errors import unknown_name
+from sparsefield.nn.local_attention.cpu import attend_cpu
+from sparsefield.nn.local_attention.gather import attend_gather
+
+BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "gather": attend_gather,
+    "cpu": attend_cpu,
+}
+
+
+def local_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, index: Tensor, backend: str = "auto"
+) -> Tensor:
+    r"""Attend from every query to its K neighbours among M keys.
+
+    .. math::
+        y_{lh} = \sum_j \mathrm{softmax}_j\big(q_{lh}\cdot k_{i_{lj}h}/\sqrt{E} + b_{ljh}\big)\,
+        v_{i_{lj}h}
+
+    A bias of minus infinity hides a neighbour; a query that sees none gets zero, and no gradient
+    flows through it. Scores and sums are float32 (float64 for float64 input).
+
+    References:
+        Attention Is All You Need (Vaswani et al., 2017), Eq. 1, restricted to the neighbours i_l.
+
+    Args:
+        q: Queries, (B, L, H, E).
+        k: Keys, (B, M, H, E).
+        v: Values, (B, M, H, E).
+        bias: Added to the scores, (B, L, K, H).
+        index: The neighbours i of every query, integers in [0, M), (B, L, K).
+        backend: A key of `BACKENDS`, or "auto": `cpu` where it can run, else `gather`.
+
+    Returns:
+        y in the type of q, (B, L, H, E).
+
+    Raises:
+        InputError: If the backend is unknown or cannot take these tensors.
+    """
+    if backend == "auto":
+        fused = q.device.type == "cpu" and q.dtype != torch.float64
+        backend = "cpu" if fused else "gather"
+    if backend not in BACKENDS:
+        raise unknown_name("local attention backend", backend, ["auto", *BACKENDS])
+    return BACKENDS[backend](q, k, v, bias, index)

@@ -1,0 +1,171 @@
+"""The selective scan of Mamba, with interchangeable backends."""
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from sparsefield.errors import InputError, unknown_name
+from sparsefield.nn.scan.chunked import scan_chunked
+from sparsefield.nn.scan.cpu import scan_cpu
+from sparsefield.nn.scan.einsum import scan_einsum
+from sparsefield.nn.scan.mamba_ssm import scan_mamba_ssm
+from sparsefield.nn.scan.naive import scan_naive
+from sparsefield.nn.scan.shared import ScanInputs
+
+__all__ = ["BACKENDS", "ScanInputs", "selective_scan"]
+
+BACKENDS: dict[str, Callable[[ScanInputs], tuple[Tensor, Tensor]]] = {
+    "naive": scan_naive,
+    "einsum": scan_einsum,
+    "chunked": scan_chunked,
+    "cpu": scan_cpu,
+    "mamba_ssm": scan_mamba_ssm,
+}
+
+_log = logging.getLogger(__name__)
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = ...,
+    z: Tensor | None = ...,
+    delta_bias: Tensor | None = ...,
+    h0: Tensor | None = ...,
+    reverse: bool = ...,
+    return_state: Literal[False] = ...,
+    backend: str = ...,
+) -> Tensor: ...
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = ...,
+    z: Tensor | None = ...,
+    delta_bias: Tensor | None = ...,
+    h0: Tensor | None = ...,
+    reverse: bool = ...,
+    *,
+    return_state: Literal[True],
+    backend: str = ...,
+) -> tuple[Tensor, Tensor]: ...
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    h0: Tensor | None = None,
+    reverse: bool = False,
+    return_state: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Run the selective state-space recurrence along a sequence, independently per channel.
+
+    With step sizes s_k = softplus(delta_k + delta_bias), for every channel d and state n
+
+        h_k = exp(s_k A) h_{k-1} + s_k B_k u_k        (h_{-1} = h0)
+        y_k = (sum over n of C_k h_k + D u_k) silu(z_k)
+
+    The decay is the exact zero-order hold of dh/ds = A h; for the input its first-order form s B
+    replaces (exp(s A) - 1) / A B, as in Mamba's own code. The state is float32 for all inputs but
+    float64, which only the backends in plain PyTorch take.
+
+    References:
+        Mamba: Linear-Time Sequence Modeling with Selective State Spaces (Gu & Dao, 2023),
+        https://arxiv.org/abs/2312.00752, equations 2 to 4 and section 3.
+
+    Args:
+        u: input, shape (B, L, D).
+        delta: step sizes before the softplus, shape (B, L, D).
+        A: rates of the states, negative, shape (D, N).
+        B: input weights, shape (B, L, N).
+        C: output weights, shape (B, L, N).
+        D: weights of the skip connection, shape (D,).
+        z: gate, shape (B, L, D).
+        delta_bias: added to delta, shape (D,).
+        h0: state before the first token, shape (B, D, N); zero if absent.
+        reverse: scan from the last token to the first, as if all sequences were flipped.
+        return_state: also return the state after the token that was scanned last.
+        backend: a key of `BACKENDS`, or "auto" to pick by device and type.
+
+    Returns:
+        y, shape (B, L, D), in the type of u; with `return_state` also h, shape (B, D, N).
+
+    Raises:
+        InputError: if shapes do not fit, the backend is unknown or cannot run on these inputs.
+    """
+    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, h0, reverse)
+    _check_shapes(inputs)
+    if backend == "auto":
+        backend, reason = _pick(inputs)
+        _announce(backend, reason)
+    if backend not in BACKENDS:
+        raise unknown_name("scan backend", backend, ["auto", *BACKENDS])
+    y, state = BACKENDS[backend](inputs)
+    return (y, state) if return_state else y
+
+
+def _check_shapes(x: ScanInputs) -> None:
+    """Raise InputError for the first argument whose shape does not follow from u and A."""
+    if x.u.ndim != 3 or x.A.ndim != 2 or 0 in x.u.shape:
+        raise InputError(
+            f"the scan needs u of shape (B, L, D), none of them 0, and A of shape (D, N), "
+            f"not {tuple(x.u.shape)} and {tuple(x.A.shape)}"
+        )
+    (items, length, width), states = x.u.shape, x.A.shape[1]
+    expected: dict[str, tuple[int, ...]] = {
+        "delta": (items, length, width),
+        "A": (width, states),
+        "B": (items, length, states),
+        "C": (items, length, states),
+        "D": (width,),
+        "z": (items, length, width),
+        "delta_bias": (width,),
+        "h0": (items, width, states),
+    }
+    for name, shape in expected.items():
+        value: Tensor | None = getattr(x, name)
+        if value is not None and value.shape != shape:
+            raise InputError(
+                f"scan argument {name} has shape {tuple(value.shape)}; with u of shape "
+                f"{tuple(x.u.shape)} and {states} states it must be {shape}"
+            )
+
+
+def _pick(x: ScanInputs) -> tuple[str, str]:
+    """Return the fastest backend for the inputs, and the reason."""
+    device = x.u.device.type
+    if device != "cpu":
+        return "chunked", f"plain PyTorch on {device}"
+    if x.u.dtype == torch.float64:
+        return "chunked", "float64 needs plain PyTorch"
+    return "cpu", f"the fused kernel for {x.u.dtype} on the processor"
+
+
+def _announce(backend: str, reason: str) -> None:
+    if not torch.compiler.is_compiling():
+        _announce_once(backend, reason)
+
+
+@cache
+def _announce_once(backend: str, reason: str) -> None:
+    _log.info("selective scan: backend '%s' (%s)", backend, reason)

@@ -1,0 +1,228 @@
+"""The fused scan for processors as a torch operator, on the numba kernels of `kernels.py`."""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparsefield.errors import InputError
+from sparsefield.nn.scan import kernels
+from sparsefield.nn.scan.kernels import CHUNK, ROW, TILE_ROWS, Gradients, Scan, Tokens
+from sparsefield.nn.scan.shared import ScanInputs, initial_state
+from sparsefield.nn.scan.simd import LANES, LOG2_E
+from sparsefield.nn.scan.threads import run_in_threads
+
+GROUP = 4  # at most: blocks of channels that share one sum for the gradients of B and C
+NATIVE = (torch.float32, torch.bfloat16)  # read and written by the kernels without a copy
+
+
+def _pack(x: Tensor) -> Tensor:
+    """Return (..., D, N) as blocks of lanes (..., blocks, N, LANES), padded with zeros."""
+    x = F.pad(x.float(), (0, 0, 0, -x.shape[-2] % LANES))
+    return x.unflatten(-2, (-1, LANES)).transpose(-1, -2).contiguous()
+
+
+def _unpack(x: Tensor, width: int) -> Tensor:
+    """Return blocks of lanes (..., blocks, N, LANES) as (..., D, N)."""
+    return x.transpose(-1, -2).flatten(-3, -2)[..., :width, :].contiguous()
+
+
+def _pack_channels(x: Tensor | None, like: Tensor) -> Tensor:
+    """Return (D,), or zeros for None, as (blocks, 1, LANES)."""
+    x = like.new_zeros(like.shape[-1], dtype=torch.float32) if x is None else x
+    return _pack(x[:, None])
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return the tensor in a type and with strides that the kernels read."""
+    x = x if x.dtype in NATIVE else x.float()
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _tokens(x: Tensor | None) -> Tokens:
+    if x is None:
+        return Tokens(0, 0, 0, 4)
+    size = x.element_size()
+    return Tokens(x.data_ptr(), size * x.stride(0), size * x.stride(1), size)
+
+
+def _blocks(width: int) -> int:
+    return -(-width // LANES)
+
+
+class _Launch:
+    """A scan as the kernels see it, with the memory that `scan` points to."""
+
+    def __init__(self, x: ScanInputs) -> None:
+        items, length, width = x.u.shape
+        blocks = _blocks(width)
+        # fewer blocks to a task where threads would be idle otherwise
+        group = max(1, min(GROUP, items * blocks // torch.get_num_threads()))
+        u, delta, B, C = (_rows(t) for t in (x.u, x.delta, x.B.float(), x.C.float()))
+        z = None if x.z is None else _rows(x.z)
+        A = _pack(x.A.float() * LOG2_E)
+        D, bias = _pack_channels(x.D, x.u), _pack_channels(x.delta_bias, x.u)
+        self.memory = (u, delta, z, B, C, A, D, bias)
+        self.groups = -(-blocks // group)
+        self.tasks = items * self.groups
+        self.scan = Scan(
+            u=_tokens(u),
+            delta=_tokens(delta),
+            z=_tokens(z),
+            B=_tokens(B),
+            C=_tokens(C),
+            A=A.data_ptr(),
+            D=D.data_ptr(),
+            bias=bias.data_ptr(),
+            length=length,
+            width=width,
+            states=x.A.shape[1],
+            blocks=blocks,
+            group=group,
+            reverse=x.reverse,
+        )
+
+
+def _scratch(u: Tensor, rows: int) -> Tensor:
+    """Return scratch memory for every thread."""
+    return u.new_empty(torch.get_num_threads(), rows, ROW // 4, dtype=torch.float32)
+
+
+def _new_rows(x: Tensor) -> Tensor:
+    """Return memory for a result in the shape and, if the kernels write it, the type of x."""
+    dtype = x.dtype if x.dtype in NATIVE else torch.float32
+    return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
+
+
+def _new_saved(x: ScanInputs, save: bool) -> Tensor:
+    """Return memory for the state before every chunk, none if not to be saved."""
+    chunks = -(-x.u.shape[1] // CHUNK) if save else 0
+    shape = (len(x.u), _blocks(x.u.shape[2]), chunks, x.A.shape[1], LANES)
+    return x.u.new_empty(shape, dtype=torch.float32)
+
+
+_INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, "
+    "Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? h0, bool reverse"
+)
+
+
+@torch.library.custom_op(
+    "sparsefield::selective_scan",
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"(bool save, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
+)
+def _scan_op(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, the last state, and (if asked to save) the state before every chunk."""
+    x = ScanInputs(*args)
+    kernels.announce_compilation()
+    launch = _Launch(x)
+    y, saved, scratch = _new_rows(x.u), _new_saved(x, save), _scratch(x.u, TILE_ROWS)
+    state, keep = _pack(initial_state(x)), saved.data_ptr() if save else 0
+
+    def work(worker: int, start: int, stop: int) -> None:
+        at = scratch[worker].data_ptr()
+        kernels.forward(start, stop, at, launch.scan, _tokens(y), state.data_ptr(), keep)
+
+    run_in_threads(work, launch.tasks)
+    return y.to(x.u.dtype), _unpack(state, x.u.shape[2]), saved
+
+
+@_scan_op.register_fake
+def _(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x = ScanInputs(*args)
+    y = torch.empty_like(x.u, memory_format=torch.contiguous_format)
+    return y, x.u.new_empty(len(x.u), *x.A.shape, dtype=torch.float32), _new_saved(x, save)
+
+
+@torch.library.custom_op(
+    "sparsefield::selective_scan_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"(Tensor dy, Tensor? dstate, Tensor saved, {_INPUTS}) -> Tensor[]",
+)
+def _backward_op(dy: Tensor, dstate: Tensor | None, saved: Tensor, *args: Any) -> list[Tensor]:
+    """Return the gradients of all tensors of `ScanInputs`, in its order."""
+    x = ScanInputs(*args)
+    launch = _Launch(x)
+    items, length, width = x.u.shape
+    states, blocks = x.A.shape[1], _blocks(width)
+    new = partial(x.u.new_zeros, dtype=torch.float32)
+    dy, du, ddelta = _rows(dy), _new_rows(x.u), _new_rows(x.delta)
+    dz = None if x.z is None else _new_rows(x.z)
+    dB, dC = (new(items, launch.groups, length, states) for _ in "BC")
+    dA, dD, dbias = (new(items, blocks, rows, LANES) for rows in (states, 1, 1))
+    dh = _pack(new(items, width, states) if dstate is None else dstate)
+    scratch = _scratch(x.u, TILE_ROWS + 2 * states)
+    grad = Gradients(
+        y=_tokens(dy),
+        u=_tokens(du),
+        delta=_tokens(ddelta),
+        z=_tokens(dz),
+        B=dB.data_ptr(),
+        C=dC.data_ptr(),
+        A=dA.data_ptr(),
+        D=dD.data_ptr(),
+        bias=dbias.data_ptr(),
+        state=dh.data_ptr(),
+    )
+
+    def work(worker: int, start: int, stop: int) -> None:
+        at = scratch[worker].data_ptr()
+        kernels.backward(start, stop, at, launch.scan, grad, saved.data_ptr())
+
+    run_in_threads(work, launch.tasks)
+    dA, dD, dbias = (_unpack(t.sum(0), width) for t in (dA, dD, dbias))
+    channels = (dD.view(-1), dz, dbias.view(-1), _unpack(dh, width))
+    return _like_inputs(x, [du, ddelta, dA, dB.sum(1), dC.sum(1), *channels])
+
+
+def _like_inputs(x: ScanInputs, grads: list[Tensor | None]) -> list[Tensor]:
+    """Return the gradients in the types of the inputs, empty for inputs that are absent."""
+    pairs = zip(x[:-1], grads, strict=True)
+    return [x.u.new_empty(0) if t is None or g is None else g.to(t.dtype) for t, g in pairs]
+
+
+@_backward_op.register_fake
+def _(dy: Tensor, dstate: Tensor | None, saved: Tensor, *args: Any) -> list[Tensor]:
+    x = ScanInputs(*args)
+    grads = [None if t is None else t.new_empty(t.shape) for t in x[:-1]]
+    return _like_inputs(x, grads)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, *tensors, ctx.reverse = inputs
+    ctx.save_for_backward(output[2], *tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(
+    ctx: Any, dy: Tensor | None, dstate: Tensor | None, _: None
+) -> tuple[Tensor | None, ...]:
+    saved, *tensors = ctx.saved_tensors
+    dy = torch.zeros_like(tensors[0]) if dy is None else dy
+    grads = _backward_op(dy, dstate, saved, *tensors, ctx.reverse)
+    given = (None if t is None else g for t, g in zip(tensors, grads, strict=True))
+    return (None, *given, None)
+
+
+_scan_op.register_autograd(_gradients, setup_context=_setup_context)
+
+
+def scan_cpu(x: ScanInputs) -> tuple[Tensor, Tensor]:
+    """Return y (B, L, D) and the last state (B, D, N) from the fused kernels.
+
+    Raises:
+        InputError: for tensors in float64 or not in the processor's memory.
+    """
+    if x.u.device.type != "cpu" or x.u.dtype == torch.float64:
+        raise InputError(
+            f"the 'cpu' scan computes in float32 on the processor, not {x.u.dtype} on "
+            f"{x.u.device.type}; use backend 'chunked'"
+        )
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in x[:-1] if t is not None)
+    y, state, _ = _scan_op(save, *x)
+    return y, state

@@ -1,0 +1,20 @@
+"""The recurrence as a loop over tokens: the ground truth for every other backend."""
+
+import torch
+from torch import Tensor
+
+from sparsefield.nn.scan.shared import ScanInputs, initial_state, skip_and_gate, step_sizes
+
+
+def scan_naive(x: ScanInputs) -> tuple[Tensor, Tensor]:
+    """Return y (B, L, D) and the last state (B, D, N) in L steps, in any precision."""
+    steps, h = step_sizes(x), initial_state(x)
+    drive = steps * x.u.to(steps)
+    A, B, C = (p.to(steps) for p in (x.A, x.B, x.C))
+    tokens = range(x.u.shape[1])
+    outputs: list[Tensor] = []
+    for k in reversed(tokens) if x.reverse else tokens:
+        h = torch.exp(steps[:, k, :, None] * A) * h + drive[:, k, :, None] * B[:, k, None, :]
+        outputs.append((h @ C[:, k, :, None]).squeeze(-1))
+    y = torch.stack(outputs[::-1] if x.reverse else outputs, dim=1)
+    return skip_and_gate(y, x), h
