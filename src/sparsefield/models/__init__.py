@@ -1,0 +1,47 @@
+"""Backbones: networks that predict at query points from noisy values and observations."""
+
+import inspect
+from typing import Any
+
+from sparsefield.errors import InputError, unknown_name
+from sparsefield.models.base import Backbone, Claims
+from sparsefield.models.hybrid import LocalMambaHybrid
+from sparsefield.models.mamba_cross import MambaCrossAttention
+from sparsefield.models.mamba_perceiver import BidirectionalMambaPerceiver
+
+MODELS: dict[str, type[Backbone]] = {
+    "v1": MambaCrossAttention,
+    "v2": BidirectionalMambaPerceiver,
+    "hybrid": LocalMambaHybrid,
+}
+
+
+def model_defaults(name: str) -> dict[str, Any]:
+    """Return the settings of a model and their defaults.
+
+    Raises:
+        InputError: The name is not in MODELS.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, list(MODELS))
+    parameters = inspect.signature(MODELS[name]).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def build_model(name: str, **settings: Any) -> Backbone:
+    """Build a backbone by its name in MODELS.
+
+    Raises:
+        InputError: The name or a setting is unknown, or the settings do not fit together.
+    """
+    defaults = model_defaults(name)
+    for key in settings:
+        if key not in defaults:
+            raise unknown_name(f"setting of model {name}", key, list(defaults))
+    try:
+        return MODELS[name](**settings)
+    except ValueError as error:
+        raise InputError(f"model {name}: {error}") from error
+
+
+__all__ = ["MODELS", "Backbone", "Claims", "build_model", "model_defaults"]

@@ -1,0 +1,52 @@
+"""What every backbone for sparse observations has in common."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsefield.fields.observation import Observation
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Properties that a backbone promises and the tests hold it to.
+
+    Attributes:
+        query_invariant: The posterior mean (t = 0) at a point does not depend on which other
+            points are asked for.
+        order_invariant: Permuting observations or queries permutes the prediction and no more.
+        linear_cost: Time grows linearly with the number of queries.
+    """
+
+    query_invariant: bool
+    order_invariant: bool
+    linear_cost: bool
+
+
+class Backbone(nn.Module, ABC):
+    """A network that predicts at query points from their noisy values and from observations."""
+
+    claims: Claims
+
+    def prepare(self, coords: Tensor, obs: Observation) -> Any:
+        """Compute what depends on neither `x_t` nor `t`, once for all steps of a sampler."""
+        return None
+
+    @abstractmethod
+    def forward(
+        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
+    ) -> Tensor:
+        """Predict at the queries.
+
+        Args:
+            x_t: Noisy values (B, L, C), normalised.
+            t: Times (B,) in [0, 1].
+            coords: Query coordinates (B, L, P) in [-1, 1].
+            obs: Batched observations, normalised.
+            prepared: What `prepare` returned for the same `coords` and `obs`.
+
+        Returns:
+            The prediction (B, L, C); the flow knows of which quantity.
+        """

@@ -1,0 +1,277 @@
+"""The flagship: local attention for the mean, a Mamba on a space-filling curve for the samples."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparsefield.fields.observation import Observation
+from sparsefield.models.base import Backbone, Claims
+from sparsefield.nn.feedforward import FeedForward
+from sparsefield.nn.film import AdaptiveNorm
+from sparsefield.nn.fourier import TimeEmbedding
+from sparsefield.nn.mamba import MambaMixer
+from sparsefield.nn.neighbourhood import (
+    LocalAttention,
+    Neighbourhood,
+    PairEmbedding,
+    find_neighbourhood,
+    mean_spacing,
+)
+from sparsefield.nn.ordering import inverse_order, point_order, reorder
+from sparsefield.nn.tokens import PointTokens
+
+
+class Condition(NamedTuple):
+    """What the observations say about the queries; the same at every step of a sampler.
+
+    Attributes:
+        mean: Posterior mean (B, L, C), normalised.
+        features: What it was read from (B, L, D).
+        spread: Standard deviation of the observed values (B, 1, 1).
+        curves: Orders (B, L) of the queries along the space-filling curves.
+    """
+
+    mean: Tensor
+    features: Tensor
+    spread: Tensor
+    curves: tuple[Tensor, Tensor]
+
+
+class LocalMambaHybrid(Backbone):
+    r"""Local attention predicts the posterior mean, a Mamba denoises the residual around it.
+
+    The mean m comes from `LocalInterpolator` and is query-invariant. For t > 0 a Mamba along
+    space-filling curves through the queries predicts the data as
+
+    .. math::
+        \hat x_1 = m + \frac{t s^2}{t^2 s^2 + (1 - t)^2}\,(x_t - t m)
+        + s \sqrt{c (1 - c)}\, F, \qquad c = \frac{t^2 s^2}{t^2 s^2 + (1 - t)^2},
+
+    the Wiener estimate for a residual of size s plus a learned correction F of unit size. At
+    t = 0 it is the mean, exactly; the mean is learnt there and nowhere else.
+
+    References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
+        section 5, for scaling the input and output of a denoiser.
+
+    Args:
+        channels: Channels C of the values.
+        dims: Coordinate dimensions P.
+        width: Channels D of the local attention.
+        encoder_layers: Attention layers over the observations.
+        decoder_layers: Attention layers from queries to observations.
+        heads: Attention heads.
+        neighbours: Observations K that a point attends to.
+        features: Fourier frequencies of the coordinates.
+        flow_width: Channels of the Mamba over the queries.
+        flow_layers: Mamba layers over the queries.
+        state: State size N per channel.
+        residual_scale: Typical size of the residual, in spreads of the observations.
+        order: Space-filling curve that the Mamba follows.
+    """
+
+    claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
+
+    def __init__(
+        self,
+        channels: int = 3,
+        dims: int = 2,
+        width: int = 128,
+        encoder_layers: int = 4,
+        decoder_layers: int = 2,
+        heads: int = 8,
+        neighbours: int = 16,
+        features: int = 32,
+        flow_width: int = 96,
+        flow_layers: int = 8,
+        state: int = 8,
+        residual_scale: float = 0.3,
+        order: str = "hilbert",
+    ) -> None:
+        super().__init__()
+        self.residual_scale = residual_scale
+        self.order = order
+        self.interpolator = LocalInterpolator(
+            channels, dims, width, encoder_layers, decoder_layers, heads, neighbours, features
+        )
+        self.denoiser = ResidualDenoiser(channels, width, flow_width, flow_layers, state)
+
+    def prepare(self, coords: Tensor, obs: Observation) -> Condition:
+        """Predict the posterior mean at the queries, and what the denoiser needs."""
+        curves = (point_order(self.order, coords), point_order(self.order, coords.flip(-1)))
+        mean, features, spread = self.interpolator(coords, obs)
+        return Condition(mean, features, spread, curves)
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        coords: Tensor,
+        obs: Observation,
+        prepared: Condition | None = None,
+    ) -> Tensor:
+        """Predict the data x_1; see `Backbone.forward`."""
+        if not bool(t.any()):
+            return self.interpolator(coords, obs)[0] if prepared is None else prepared.mean
+        if prepared is None:
+            with torch.no_grad():
+                prepared = self.prepare(coords, obs)
+        time = t[:, None, None]
+        scale = self.residual_scale * prepared.spread
+        noisy = x_t - time * prepared.mean
+        variance = (time * scale).square() + (1 - time).square()
+        gain = (time * scale).square() / variance
+        wiener = time * scale.square() / variance * noisy
+        correction = self.denoiser(noisy / variance.sqrt(), gain[:, 0, 0], prepared)
+        return prepared.mean + wiener + scale * (gain * (1 - gain)).sqrt() * correction
+
+
+class LocalInterpolator(nn.Module):
+    """Predict a field at any points from the nearest observations.
+
+    Observations, standardised by their own mean and spread, are encoded once by layers of local
+    attention; queries read them, never each other, and add a learned residual to an
+    inverse-distance interpolation. Lengths are measured in mean spacings of the observations: a
+    shift, a rescaling of the values or a zoom of the coordinates moves the prediction along, up
+    to what the network reads from the level, the scale and the place themselves.
+
+    Args:
+        channels: Channels C of the values.
+        dims: Coordinate dimensions P.
+        width: Channels D; divisible by `heads`.
+        encoder_layers: Attention layers over the observations.
+        decoder_layers: Attention layers from queries to observations.
+        heads: Attention heads.
+        neighbours: Observations K that a point attends to.
+        features: Fourier frequencies.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        dims: int,
+        width: int,
+        encoder_layers: int,
+        decoder_layers: int,
+        heads: int,
+        neighbours: int,
+        features: int,
+    ) -> None:
+        super().__init__()
+        self.neighbours = neighbours
+        level = channels + 2  # mean per channel, spread, spacing
+        self.observation_tokens = PointTokens(dims, channels + level, width, features)
+        self.query_tokens = PointTokens(dims, channels + 1 + level, width, features)
+        self.observation_pairs = PairEmbedding(channels, dims, width)
+        self.query_pairs = PairEmbedding(channels, dims, width)
+
+        def blocks(count: int) -> nn.ModuleList:
+            return nn.ModuleList(LocalAttentionBlock(width, heads, dims) for _ in range(count))
+
+        self.encoder, self.decoder = blocks(encoder_layers), blocks(decoder_layers)
+        self.encoder_norm, self.decoder_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.head = nn.Linear(width, channels)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, coords: Tensor, obs: Observation) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean (B, L, C), features (B, L, D) and the spread (B, 1, 1) of the values."""
+        centre, spread, level = _level(obs)
+        values = (obs.values - centre) / spread * obs.valid[..., None]
+        tokens = self._encode(values, level, obs)
+        hood = find_neighbourhood(coords, obs.coords, obs.valid, self.neighbours)
+        guess = hood.interpolate(values)
+        closest = hood.geometry[:, :, 0, -1:]
+        x = self.query_tokens(coords, _append(torch.cat([guess, closest], -1), level))
+        x = x + self.query_pairs(values, hood)
+        for block in self.decoder:
+            x = block(x, tokens, hood)
+        x = self.decoder_norm(x)
+        return centre + spread * (guess + self.head(x).float()), x, spread
+
+    def _encode(self, values: Tensor, level: Tensor, obs: Observation) -> Tensor:
+        """Return tokens (B, M, D) of the observations, which know their neighbourhood."""
+        hood = find_neighbourhood(obs.coords, obs.coords, obs.valid, self.neighbours)
+        x = self.observation_tokens(obs.coords, _append(values, level))
+        x = x + self.observation_pairs(values, hood)
+        for block in self.encoder:
+            x = block(x, None, hood)
+        return self.encoder_norm(x)
+
+
+class LocalAttentionBlock(nn.Module):
+    """Pre-norm local attention and a perceptron, each residual.
+
+    Args:
+        width: Channels D; divisible by `heads`.
+        heads: Attention heads.
+        dims: Coordinate dimensions P.
+    """
+
+    def __init__(self, width: int, heads: int, dims: int) -> None:
+        super().__init__()
+        self.norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = LocalAttention(width, heads, dims)
+        self.feedforward = FeedForward(width, 4 * width, activation=nn.ReLU)
+
+    def forward(self, x: Tensor, context: Tensor | None, hood: Neighbourhood) -> Tensor:
+        """Update points x (B, L, D) from a normalised context (B, M, D), or from each other."""
+        y = self.norm(x)
+        x = x + self.attention(y, y if context is None else context, hood)
+        return x + self.feedforward(self.mlp_norm(x))
+
+
+class ResidualDenoiser(nn.Module):
+    """Mamba layers along curves through the queries, conditioned on their features.
+
+    Layers alternate between reading forwards and backwards, and every two layers between the
+    curve and its transpose: neighbours in space that lie far apart on one are close on the other.
+
+    Args:
+        channels: Channels C of the values.
+        condition_width: Channels of the features of each query.
+        width: Channels D of the layers.
+        layers: Number of layers.
+        state: State size N per channel.
+    """
+
+    def __init__(
+        self, channels: int, condition_width: int, width: int, layers: int, state: int
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(channels + condition_width, width)
+        self.time = TimeEmbedding(width)
+        self.norms = nn.ModuleList(AdaptiveNorm(width, width) for _ in range(layers))
+        self.mixers = nn.ModuleList(MambaMixer(width, state) for _ in range(layers))
+        self.head = nn.Sequential(nn.LayerNorm(width), FeedForward(width, 2 * width, out=channels))
+
+    def forward(self, noisy: Tensor, gain: Tensor, condition: Condition) -> Tensor:
+        """Estimate the correction (B, L, C) from the scaled residual (B, L, C) and gain (B,)."""
+        x = self.embed(torch.cat([noisy, condition.features], dim=-1))
+        time = self.time(gain)
+        here = None  # the curve along which x lies now
+        for index, (norm, mixer) in enumerate(zip(self.norms, self.mixers, strict=True)):
+            curve = condition.curves[index // 2 % 2]
+            if curve is not here:
+                x = reorder(x, curve if here is None else inverse_order(here).gather(1, curve))
+                here = curve
+            x = x + mixer(norm(x, time), reverse=index % 2 == 1)
+        x = x if here is None else reorder(x, inverse_order(here))
+        return self.head(x).float()
+
+
+def _level(obs: Observation) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (B, 1, C) and spread (B, 1, 1) of the valid values, and both with the scale."""
+    weight = obs.valid[..., None].to(obs.values.dtype)
+    count = weight.sum(1, keepdim=True)
+    centre = (obs.values * weight).sum(1, keepdim=True) / count
+    variance = ((obs.values - centre).square() * weight).sum(1, keepdim=True) / count
+    spread = (variance.mean(-1, keepdim=True) + 1e-3).sqrt()
+    spacing = mean_spacing(obs.valid, obs.dims)
+    return centre, spread, torch.cat([centre, spread.log(), spacing.log()], dim=-1)
+
+
+def _append(values: Tensor, level: Tensor) -> Tensor:
+    """Give every point (B, L, C) the level (B, 1, C + 2) of its field."""
+    return torch.cat([values, level.expand(-1, values.shape[1], -1)], dim=-1)

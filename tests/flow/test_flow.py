@@ -1,0 +1,147 @@
+"""The path and the table of conversions."""
+
+import pytest
+import torch
+from torch import nn
+
+from sparsefield.errors import InputError
+from sparsefield.fields.observation import Observation
+from sparsefield.flow.flow import PREDICTIONS, Flow
+from sparsefield.flow.noise import white_noise, white_noise_batch
+from sparsefield.flow.objectives import flow_matching_loss
+from sparsefield.flow.path import LinearPath
+
+B, L, P, C, M = 2, 63, 3, 5, 17
+
+# What each prediction type says about a pair (x_0, x_1) at noise level sigma.
+TARGETS = {
+    "velocity": lambda x_0, x_1, sigma: x_1 - x_0,
+    "data": lambda x_0, x_1, sigma: x_1,
+    "noise": lambda x_0, x_1, sigma: x_0,
+    "score": lambda x_0, x_1, sigma: -x_0 / sigma,
+}
+
+
+class Fixed(nn.Module):
+    """A backbone that predicts the same tensor everywhere and records the times it saw."""
+
+    def __init__(self, prediction):
+        super().__init__()
+        self.prediction = prediction
+        self.times = []
+
+    def prepare(self, coords, obs):
+        return None
+
+    def forward(self, x_t, t, coords, obs, prepared=None):
+        self.times.append(t)
+        return self.prediction
+
+
+@pytest.fixture
+def pair():
+    return torch.randn(B, L, C).double(), torch.randn(B, L, C).double()
+
+
+@pytest.fixture
+def where():
+    return torch.rand(B, L, P) * 2 - 1, Observation(torch.rand(B, M, P), torch.randn(B, M, C))
+
+
+def test_path_starts_at_noise_and_ends_at_data(pair):
+    path = LinearPath()
+    assert torch.equal(path.interpolate(*pair, torch.zeros(B).double()), pair[0])
+    assert torch.equal(path.interpolate(*pair, torch.ones(B).double()), pair[1])
+
+
+def test_derivatives_of_the_path_agree_with_autograd():
+    t = torch.linspace(0.1, 0.9, L).double().requires_grad_()
+    c = LinearPath().coefficients(t)
+    assert all(part.shape == t.shape for part in c)
+    for value, derivative in ((c.alpha, c.d_alpha), (c.sigma, c.d_sigma)):
+        (slope,) = torch.autograd.grad(value.sum(), t)
+        torch.testing.assert_close(slope, derivative)
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_every_prediction_converts_to_every_quantity(name, pair, where):
+    assert name in TARGETS, f"give '{name}' its definition in TARGETS"
+    x_0, x_1 = pair
+    t = torch.tensor([0.2, 0.7]).double()
+    sigma = 1 - t[:, None, None]
+    flow = Flow(Fixed(TARGETS[name](x_0, x_1, sigma)), name)
+    x_t = flow.path.interpolate(x_0, x_1, t)
+    torch.testing.assert_close(flow.denoise(x_t, t, *where), x_1)
+    torch.testing.assert_close(flow.velocity(x_t, t, *where), x_1 - x_0)
+    torch.testing.assert_close(flow.score(x_t, t, *where), -x_0 / sigma)
+
+
+def test_times_apply_per_item_even_where_the_batch_is_as_long_as_the_channels(where):
+    x_0, x_1 = torch.randn(C, L, C).double(), torch.randn(C, L, C).double()
+    t = torch.linspace(0.1, 0.9, C).double()
+    flow = Flow(Fixed(x_1 - x_0), "velocity")
+    together = flow.denoise(flow.path.interpolate(x_0, x_1, t), t, *where)
+    torch.testing.assert_close(together, x_1)
+
+
+@pytest.mark.parametrize("name", ["velocity", "data"])
+def test_posterior_mean_is_the_data_estimate_at_time_zero(name, pair, where):
+    x_0, x_1 = pair
+    backbone = Fixed(TARGETS[name](x_0, x_1, 1.0))
+    torch.testing.assert_close(Flow(backbone, name).posterior_mean(x_0, *where), x_1)
+    assert [t.tolist() for t in backbone.times] == [[0.0] * B]
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_every_quantity_is_finite_at_both_ends(name, pair, where):
+    flow = Flow(Fixed(pair[0]), name)
+    for end in (0.0, 1.0):
+        t = torch.full((B,), end).double()
+        for quantity in (flow.denoise, flow.velocity, flow.score):
+            assert quantity(pair[1], t, *where).isfinite().all()
+
+
+def test_unknown_prediction_lists_the_choices():
+    with pytest.raises(InputError, match="unknown prediction 'speed'.*data.*velocity"):
+        Flow(nn.Identity(), "speed")
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 7.0])
+def test_time_shift_maps_the_unit_interval_onto_itself(factor):
+    flow = Flow(nn.Identity(), time_shift=factor)
+    t = flow.shift(torch.linspace(0, 1, 11).double())
+    assert (t[0], t[-1]) == (0, 1)
+    assert (t.diff() > 0).all()
+    torch.testing.assert_close(t[5].item(), factor / (1 + factor))
+
+
+def test_velocity_loss_is_the_squared_velocity_error_up_to_its_weight(pair, where):
+    x_0, x_1 = pair
+    t = torch.tensor([0.0, 0.6]).double()
+    error = torch.randn(B, L, C).double()
+    loss = flow_matching_loss(Flow(Fixed(x_1 - x_0 + error)), x_0, x_1, t, *where)
+    weight = t.square() + (1 - t).square()
+    torch.testing.assert_close(loss, weight * error.square().mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_a_perfect_prediction_has_no_loss(name, pair, where):
+    x_0, x_1 = pair
+    t = torch.tensor([0.3, 0.95]).double()
+    flow = Flow(Fixed(TARGETS[name](x_0, x_1, 1 - t[:, None, None])), name, time_shift=3.0)
+    assert flow_matching_loss(flow, x_0, x_1, t, *where).max() < 1e-20
+
+
+def test_noise_of_an_item_depends_on_its_key_alone():
+    batch = white_noise_batch(L, C, 3, [4, 9], draw=1)
+    assert batch.shape == (2, L, C)
+    assert torch.equal(batch[1], white_noise_batch(L, C, 3, [9], draw=1)[0])
+    assert torch.equal(batch[1], white_noise(L, C, 3, 9, 1))
+    for other in (white_noise(L, C, 3, 9, 0), white_noise(L, C, 2, 9, 1), batch[0]):
+        assert not torch.equal(batch[1], other)
+
+
+def test_noise_is_standard_normal():
+    noise = white_noise(20_000, C, 0, 1)
+    assert abs(noise.mean()) < 0.02
+    assert abs(noise.std() - 1) < 0.02
