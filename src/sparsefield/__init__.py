@@ -1,0 +1,62 @@
+"""Reconstruct whole fields from scattered measurements."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsefield.errors import InputError
+    from sparsefield.fields.datasets import open_dataset
+    from sparsefield.fields.grids import cell_centres
+    from sparsefield.fields.observation import Observation
+    from sparsefield.fields.photographs import example
+    from sparsefield.models import MODELS, build_model
+    from sparsefield.reconstruction import Model, Reconstruction, load, reconstruct
+    from sparsefield.samplers import SAMPLERS
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MODELS",
+    "SAMPLERS",
+    "InputError",
+    "Model",
+    "Observation",
+    "Reconstruction",
+    "__version__",
+    "build_model",
+    "cell_centres",
+    "example",
+    "load",
+    "open_dataset",
+    "reconstruct",
+]
+
+# Resolved on first use, so that `import sparsefield` does not wait for torch.
+_HOMES = {
+    "InputError": "errors",
+    "MODELS": "models",
+    "Model": "reconstruction",
+    "Observation": "fields.observation",
+    "Reconstruction": "reconstruction",
+    "SAMPLERS": "samplers",
+    "build_model": "models",
+    "cell_centres": "fields.grids",
+    "example": "fields.photographs",
+    "load": "reconstruction",
+    "open_dataset": "fields.datasets",
+    "reconstruct": "reconstruction",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparsefield' has no attribute '{name}'")
+    value = getattr(import_module(f"sparsefield.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,241 @@
+"""From observations to a whole field: what everything above the flow calls."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from sparsefield.checkpoint import ModelSpec, load_checkpoint, resolve
+from sparsefield.errors import InputError
+from sparsefield.fields.grids import cell_centres
+from sparsefield.fields.observation import Observation
+from sparsefield.flow.flow import Flow
+from sparsefield.flow.noise import white_noise
+from sparsefield.samplers import build_sampler
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Two points closer than this, in coordinate units, are one point.
+SAME_POINT = 1e-5
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded flow with what is needed to use it in physical units.
+
+    Attributes:
+        name: Name or path it was loaded by.
+        flow: The flow, in evaluation mode.
+        spec: Its description.
+    """
+
+    name: str
+    flow: Flow
+    spec: ModelSpec
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.flow.parameters()).device
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable weights."""
+        return sum(weight.numel() for weight in self.flow.parameters())
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A reconstructed field in physical units.
+
+    Attributes:
+        mean: Posterior mean (L, C).
+        std: Standard deviation of the draws (L, C), or None without draws.
+        samples: Draws (S, L, C), or None.
+        coords: Coordinates (L, P) in [-1, 1].
+        shape: Grid shape, or None for free points.
+        nfe: Evaluations of the network per field, all draws together.
+        seconds: Wall-clock time.
+        obs: The observations (M, P), (M, C).
+    """
+
+    mean: Tensor
+    std: Tensor | None
+    samples: Tensor | None
+    coords: Tensor
+    shape: tuple[int, ...] | None
+    nfe: int
+    seconds: float
+    obs: Observation
+
+    def on_grid(self, values: Tensor) -> np.ndarray:
+        """Lay values (..., L, C) of this reconstruction out as an array (..., *shape, C).
+
+        Raises:
+            InputError: The points were not given as a grid.
+        """
+        if self.shape is None:
+            raise InputError("these points form no grid; pass shape= to reconstruct")
+        return values.reshape(*values.shape[:-2], *self.shape, values.shape[-1]).numpy()
+
+    def plot(self) -> "Figure":
+        """Draw observations, mean, one draw and standard deviation; returns the figure."""
+        from sparsefield.plots import plot_reconstruction
+
+        return plot_reconstruction(self)
+
+
+def load(name: str | Path = "default", device: str | torch.device = "cpu") -> Model:
+    """Load a bundled model by name, or a trained one by run folder or file.
+
+    Raises:
+        InputError: There is no such model, or the file is damaged.
+    """
+    flow, spec = load_checkpoint(resolve(name))
+    return Model(str(name), flow.to(device), spec)
+
+
+def reconstruct(
+    model: Model,
+    obs: Observation,
+    shape: Sequence[int] | None = None,
+    coords: Tensor | np.ndarray | None = None,
+    samples: int = 0,
+    sampler: str = "heun",
+    steps: int = 10,
+    seed: int = 0,
+) -> Reconstruction:
+    """Reconstruct the whole field from scattered observations.
+
+    Args:
+        model: What `load` returned.
+        obs: Observations in physical units, coords (M, P) in [-1, 1] and values (M, C).
+        shape: Grid to reconstruct on; the training grid if neither `shape` nor `coords` is given.
+        coords: Free points (L, P) in [-1, 1], instead of a grid.
+        samples: Draws S from the posterior; their spread is the uncertainty.
+        sampler: Key of SAMPLERS.
+        steps: Steps of the sampler.
+        seed: Seed of the draws, at least 0.
+
+    Returns:
+        The field in physical units; observed values are reproduced exactly.
+
+    Raises:
+        InputError: Observations or points do not fit the model.
+    """
+    start = time.perf_counter()
+    if coords is None:
+        shape = tuple(shape or model.spec.shape)
+        points = cell_centres(shape)
+    elif shape is None:
+        points = torch.as_tensor(np.asarray(coords), dtype=torch.float32)
+    else:
+        raise InputError("give either shape= or coords=, not both")
+    _check_fit(model, obs, points)
+    if samples < 0 or seed < 0:
+        raise InputError(f"samples and seed must be at least 0, not {samples} and {seed}")
+    batch, queries = obs.batched(), points[None]
+    noise = torch.stack(
+        [white_noise(len(points), obs.channels, seed, 0, draw) for draw in range(max(1, samples))]
+    )
+    mean = posterior_mean(model, batch, queries, noise[:1])
+    draws, nfe = None, 1
+    if samples > 0:
+        every = queries.expand(samples, -1, -1)
+        draws, each = draw_samples(model, batch.repeat(samples), every, noise, sampler, steps)
+        nfe += samples * each
+    return Reconstruction(
+        mean=mean[0],
+        std=None if draws is None or samples < 2 else draws.std(0),
+        samples=draws,
+        coords=points,
+        shape=None if shape is None else tuple(shape),
+        nfe=nfe,
+        seconds=time.perf_counter() - start,
+        obs=obs,
+    )
+
+
+@torch.no_grad()
+def posterior_mean(model: Model, obs: Observation, coords: Tensor, noise: Tensor) -> Tensor:
+    """Return E[field | observations] (B, L, C) in physical units by one evaluation.
+
+    Args:
+        model: The model.
+        obs: Batched observations in physical units.
+        coords: Points (B, L, P).
+        noise: Source noise (B, L, C); the network starts from it, as in training.
+    """
+    normalised, queries = _to_model(model, obs, coords)
+    mean = model.flow.posterior_mean(noise.to(model.device), queries, normalised)
+    return _to_user(model, mean, obs, coords)
+
+
+def draw_samples(
+    model: Model, obs: Observation, coords: Tensor, noise: Tensor, sampler: str, steps: int
+) -> tuple[Tensor, int]:
+    """Return posterior samples (B, L, C) in physical units and the evaluations that each took.
+
+    Args:
+        model: The model.
+        obs: Batched observations in physical units.
+        coords: Points (B, L, P).
+        noise: Source noise (B, L, C).
+        sampler: Key of SAMPLERS.
+        steps: Steps of the sampler.
+    """
+    normalised, queries = _to_model(model, obs, coords)
+    result = build_sampler(sampler, steps)(model.flow, noise.to(model.device), queries, normalised)
+    return _to_user(model, result.values, obs, coords), result.nfe
+
+
+def _to_model(model: Model, obs: Observation, coords: Tensor) -> tuple[Observation, Tensor]:
+    values = model.spec.normalizer.apply(obs.values)
+    normalised = Observation(obs.coords, values, obs.valid).to(model.device, torch.float32)
+    return normalised, coords.to(model.device, torch.float32)
+
+
+def _to_user(model: Model, values: Tensor, obs: Observation, coords: Tensor) -> Tensor:
+    """Return physical values within their range, with observed ones put in exactly."""
+    normalizer = model.spec.normalizer
+    physical = normalizer.clip(normalizer.invert(values.float().cpu()))
+    return copy_observed(physical, coords, obs)
+
+
+def copy_observed(values: Tensor, coords: Tensor, obs: Observation) -> Tensor:
+    """Return values (B, L, C) at coords (B, L, P) with exact values wherever one was observed."""
+    values = values.clone()
+    for item in range(len(values)):
+        seen = obs.valid[item]
+        distance, nearest = cKDTree(obs.coords[item][seen].cpu()).query(
+            coords[item].cpu(), distance_upper_bound=SAME_POINT
+        )
+        at = torch.from_numpy(np.isfinite(distance))
+        observed = obs.values[item][seen].to(values)
+        values[item, at] = observed[torch.from_numpy(nearest)[at]]
+    return values
+
+
+def _check_fit(model: Model, obs: Observation, points: Tensor) -> None:
+    dims = len(model.spec.shape)
+    if obs.coords.ndim != 2:
+        raise InputError("reconstruct takes the observations of one field, coords (M, P)")
+    if obs.dims != dims or points.ndim != 2 or points.shape[1] != dims:
+        raise InputError(
+            f"model '{model.name}' works in {dims} dimensions; observations have {obs.dims} and "
+            f"the points have shape {tuple(points.shape)}"
+        )
+    if not points.isfinite().all():
+        raise InputError("coords hold NaN or infinite numbers; drop those points")
+    channels = model.spec.normalizer.channels
+    if obs.channels != channels:
+        raise InputError(
+            f"model '{model.name}' has {channels} channels; observations have {obs.channels}"
+        )

@@ -1,0 +1,107 @@
+"""The one-way order of imports, and an `import sparsefield` that costs nothing."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import sparsefield
+
+PACKAGE = Path(sparsefield.__file__).parent
+
+# A part may import from lower rows and from itself, never from its own row or above.
+LAYERS = [
+    {"errors"},
+    {"files"},
+    {"fields", "nn"},
+    {"flow"},
+    {"models", "samplers"},
+    {"checkpoint"},
+    {"reconstruction"},
+    {"evaluation"},
+    {"training"},
+    {"plots"},
+    {"cli", "web"},
+]
+RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+# Figures are an optional top layer, which these reach from inside a method.
+TO_PLOTS = {("reconstruction", "plots"), ("evaluation", "plots"), ("training", "plots")}
+HEAVY = {"torch", "numpy", "scipy", "numba", "pyarrow", "PIL", "matplotlib", "skimage"}
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def module_name(path):
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+def is_typing_only(node):
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def imported(nodes, deep):
+    """Yield the modules that statements import; those inside functions only if `deep`."""
+    for node in nodes:
+        if is_typing_only(node):
+            yield from imported(node.orelse, deep)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+            if node.module == "sparsefield":
+                yield from (f"sparsefield.{alias.name}" for alias in node.names)
+        elif deep or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imported(ast.iter_child_nodes(node), deep)
+
+
+def part_of(module):
+    """Return the part of the package that a module belongs to, or None outside the package."""
+    first, *rest = module.split(".")
+    return rest[0] if first == "sparsefield" and rest else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_point_downwards(path):
+    own = part_of(module_name(path))
+    assert own in RANK, f"give '{own}' its place in LAYERS"
+    for module in imported(ast.parse(path.read_text()).body, deep=True):
+        other = part_of(module)
+        if other in RANK and other != own and (own, other) not in TO_PLOTS:
+            assert RANK[other] < RANK[own], f"{path} imports {module}, which lies above"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("cli/**/*.py")), ids=module_name)
+def test_commands_import_nothing_heavy_before_they_run(path):
+    modules = set(imported(ast.parse(path.read_text()).body, deep=False))
+    assert not {module.split(".")[0] for module in modules} & HEAVY
+    assert {part_of(module) for module in modules} <= {None, "cli", "errors"}
+
+
+def test_public_names_resolve_and_are_declared_for_type_checkers():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    typed = {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+    names = set(sparsefield.__all__) - {"__version__"}
+    assert names <= typed
+    for name in names:
+        assert getattr(sparsefield, name) is not None
+        assert name in dir(sparsefield)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = sparsefield.nonsense
+
+
+def test_version_is_that_of_the_project():
+    project = PACKAGE.parent.parent / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("installed without its sources")
+    assert tomllib.loads(project.read_text())["project"]["version"] == sparsefield.__version__
+
+
+def test_import_is_light():
+    code = "import sparsefield, sys; print(*sys.modules)"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert not HEAVY & set(child.stdout.split())
