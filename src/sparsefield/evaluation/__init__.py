@@ -1,1 +1,1 @@
-"""TODO."""
+"""Judging reconstructions: metrics, classical floors, the protocol, reports."""

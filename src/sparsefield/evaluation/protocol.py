@@ -1,0 +1,204 @@
+"""The protocol behind every figure: frozen masks and noise per item, scores per item."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefield.evaluation import metrics
+from sparsefield.fields.datasets import FieldDataset
+from sparsefield.fields.masks import observed_indices
+from sparsefield.fields.observation import Observation
+from sparsefield.flow.noise import white_noise_batch
+from sparsefield.reconstruction import Model, draw_samples, posterior_mean
+
+Scores = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which points of which fields are observed.
+
+    Attributes:
+        density: Observed fraction, in (0, 1].
+        seed: Seed of masks and noise, at least 0.
+        split: Split whose masks are used: train, validation or test.
+        batch_size: Fields per evaluation; changes speed and nothing else.
+    """
+
+    density: float = 0.2
+    seed: int = 0
+    split: str = "validation"
+    batch_size: int = 50
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch of fields with what is observed of them, in physical units.
+
+    Attributes:
+        items: Indices of the fields.
+        truth: Fields (B, L, C).
+        coords: Grid points (B, L, P).
+        obs: Observations (B, M, ...).
+        missing: Which points are not observed (B, L).
+        shape: Grid shape.
+        noise: Returns the source noise (B, L, C) of a draw.
+    """
+
+    items: Sequence[int]
+    truth: Tensor
+    coords: Tensor
+    obs: Observation
+    missing: Tensor
+    shape: tuple[int, ...]
+    noise: Callable[[int], Tensor]
+
+
+def tasks(fields: FieldDataset, protocol: Protocol) -> Iterator[Task]:
+    """Yield all fields in batches, in order."""
+    for start in range(0, len(fields), protocol.batch_size):
+        yield make_task(
+            fields, protocol, range(start, min(start + protocol.batch_size, len(fields)))
+        )
+
+
+def make_task(fields: FieldDataset, protocol: Protocol, items: Sequence[int]) -> Task:
+    """Observe some fields as the protocol says; an item never depends on its batch."""
+    truth = fields.batch(list(items))
+    index = torch.from_numpy(
+        np.stack(
+            [
+                observed_indices(
+                    fields.points, protocol.density, protocol.seed, protocol.split, item
+                )
+                for item in items
+            ]
+        )
+    )
+    coords = fields.coords.expand(len(items), -1, -1)
+    missing = torch.ones(truth.shape[:2], dtype=torch.bool).scatter(1, index, False)
+    return Task(
+        items=items,
+        truth=truth,
+        coords=coords,
+        obs=Observation(_take(coords, index), _take(truth, index)),
+        missing=missing,
+        shape=fields.shape,
+        noise=lambda draw: white_noise_batch(
+            fields.points, fields.channels, protocol.seed, items, draw
+        ),
+    )
+
+
+def score(prediction: Tensor, task: Task, data_range: float = 1.0) -> Scores:
+    """Score predictions (B, L, C) of a task: psnr, psnr_missing, mse, mae, and ssim on grids."""
+    scores = {
+        "psnr": metrics.psnr(prediction, task.truth, data_range=data_range),
+        "psnr_missing": metrics.psnr(prediction, task.truth, task.missing, data_range),
+        "mse": metrics.mse(prediction, task.truth),
+        "mae": metrics.mae(prediction, task.truth),
+    }
+    if min(task.shape) >= 7:
+        grid = prediction.unflatten(1, task.shape)
+        scores["ssim"] = metrics.ssim(grid, task.truth.unflatten(1, task.shape), data_range)
+    return {name: value.numpy() for name, value in scores.items()}
+
+
+def evaluate_mean(
+    model: Model,
+    fields: FieldDataset,
+    protocol: Protocol,
+    progress: Callable[[int], None] = lambda count: None,
+) -> tuple[Scores, float]:
+    """Score the posterior mean on every field.
+
+    Args:
+        model: Model to evaluate.
+        fields: Fields with the true values.
+        protocol: Masks and seeds.
+        progress: Called with the number of fields done after each batch.
+
+    Returns:
+        Scores per field (N,), and the seconds that the model took.
+    """
+    parts, seconds = [], 0.0
+    for task in tasks(fields, protocol):
+        start = time.perf_counter()
+        prediction = posterior_mean(model, task.obs, task.coords, task.noise(0))
+        seconds += time.perf_counter() - start
+        parts.append(score(prediction, task, data_range(fields)))
+        progress(len(task.items))
+    return join(parts), seconds
+
+
+def evaluate_samples(
+    model: Model,
+    fields: FieldDataset,
+    protocol: Protocol,
+    draws: int,
+    sampler: str,
+    steps: int,
+    progress: Callable[[int], None] = lambda count: None,
+) -> tuple[Scores, float, int]:
+    """Score posterior draws on every field.
+
+    Args:
+        model: Model to evaluate.
+        fields: Fields with the true values.
+        protocol: Masks and seeds.
+        draws: Draws S per field, at least 2.
+        sampler: Key of SAMPLERS.
+        steps: Steps of the sampler.
+        progress: Called with the number of fields done after each batch.
+
+    Returns:
+        Scores per field (N,): psnr of single draws (mean over draws), crps, coverage50,
+        coverage90, delta_cal, spread_skill; seconds; network evaluations per draw.
+    """
+    parts, seconds, nfe = [], 0.0, 0
+    for task in tasks(fields, protocol):
+        start = time.perf_counter()
+        mean = posterior_mean(model, task.obs, task.coords, task.noise(0))
+        drawn = []
+        for draw in range(draws):
+            values, nfe = draw_samples(
+                model, task.obs, task.coords, task.noise(draw), sampler, steps
+            )
+            drawn.append(values)
+        seconds += time.perf_counter() - start
+        parts.append(_score_draws(torch.stack(drawn), mean, task, data_range(fields)))
+        progress(len(task.items))
+    return join(parts), seconds, nfe
+
+
+def _score_draws(draws: Tensor, mean: Tensor, task: Task, value_range: float) -> Scores:
+    single = torch.stack([metrics.psnr(x, task.truth, data_range=value_range) for x in draws])
+    scores = {
+        "psnr": single.mean(0),
+        "crps": metrics.crps_ensemble(draws, task.truth),
+        "coverage50": metrics.coverage(draws, task.truth, 0.5, task.missing),
+        "coverage90": metrics.coverage(draws, task.truth, 0.9, task.missing),
+        "delta_cal": metrics.delta_cal(draws, task.truth, mean, task.missing),
+        "spread_skill": metrics.spread_skill(draws, task.truth, task.missing),
+    }
+    return {name: value.numpy() for name, value in scores.items()}
+
+
+def data_range(fields: FieldDataset) -> float:
+    """Return the range that PSNR refers to: 1 for images, else that of the data."""
+    if fields.values.dtype == np.uint8:
+        return 1.0
+    return float(fields.values.max() - fields.values.min())
+
+
+def join(parts: Sequence[Scores]) -> Scores:
+    """Concatenate the scores of batches."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

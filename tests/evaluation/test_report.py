@@ -1,0 +1,81 @@
+"""The published JSON, and floors on several processes."""
+
+import subprocess
+
+import numpy as np
+import pytest
+
+from sparsefield.errors import InputError
+from sparsefield.evaluation import report
+from sparsefield.evaluation.floor_scores import choose_floors, evaluate_floors
+from sparsefield.evaluation.floors import FLOORS
+from sparsefield.evaluation.protocol import Protocol
+from sparsefield.fields.datasets import FieldDataset
+
+
+def test_summary_has_means_and_intervals_and_no_missing_scores():
+    values = np.array([1.0, 2.0, 6.0])
+    scores = {"psnr": values, "psnr_missing": np.full(3, np.nan), "seconds": values}
+    summary = report.summarise(scores)
+    assert summary["psnr"] == 3
+    assert summary["psnr_ci"][0] < 3 < summary["psnr_ci"][1]
+    assert summary["seconds"] == 9
+    assert summary.keys() == {"psnr", "psnr_ci", "seconds"}
+
+
+@pytest.mark.parametrize(
+    ("psnr", "words"),
+    [
+        (24.0, "ours beats every floor; the best one, tps, by 1.00 dB"),
+        (22.5, "tps wins over ours on PSNR, by 0.50 dB"),
+        (20.0, "nearest, tps win over ours on PSNR; tps by 3.00 dB"),
+    ],
+)
+def test_verdict_names_a_floor_that_wins(psnr, words):
+    floors = {"nearest": {"psnr": 20.5}, "tps": {"psnr": 23.0}}
+    assert words in report.verdict({"model": "ours", "mean": {"psnr": psnr}, "floors": floors})
+    assert report.verdict({"model": "floors", "floors": floors}) == ""
+
+
+def test_code_version_is_a_commit_only_in_a_checkout_of_the_package(tmp_path, monkeypatch):
+    package = tmp_path / "sparsefield"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(report.sparsefield, "__file__", str(package / "__init__.py"))
+    version = report.sparsefield.__version__
+    assert report.code_version() == version
+
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "start")
+    assert report.code_version() == version
+    git("add", ".")
+    git("commit", "-q", "-m", "package")
+    assert len(report.code_version()) == 40
+    (package / "__init__.py").write_text("changed = 1\n")
+    assert report.code_version().endswith("-dirty")
+
+
+def test_floor_scores_do_not_depend_on_the_processes():
+    rng = np.random.default_rng(0)
+    fields = FieldDataset(rng.integers(0, 256, (30, 7, 8, 3), dtype=np.uint8))
+    done: list[int] = []
+    one = evaluate_floors(fields, Protocol(), ["nearest", "kriging"], processes=1)
+    two = evaluate_floors(fields, Protocol(), ["nearest", "kriging"], done.append, processes=2)
+    assert sum(done) == len(fields)
+    for name, scores in one.items():
+        assert all(len(values) == len(fields) for values in scores.values())
+        assert np.allclose(scores["psnr"], two[name]["psnr"], atol=1e-6)
+
+
+def test_floors_are_chosen_by_name():
+    assert choose_floors("none", 2) == []
+    assert set(choose_floors("all", 2)) <= set(FLOORS)
+    assert choose_floors("tps, kriging", 3) == ["tps", "kriging"]
+    with pytest.raises(InputError, match="unknown floor"):
+        choose_floors("spline", 2)
+    with pytest.raises(InputError, match="biharmonic cannot run"):
+        choose_floors("biharmonic", 3)
