@@ -1,0 +1,1 @@
+"""Training: configuration, batches, state on disk and the loop."""

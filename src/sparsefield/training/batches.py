@@ -1,0 +1,134 @@
+"""Training batches: a function of the data, the seed and the step, so that any step can resume."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefield.errors import InputError
+from sparsefield.fields.datasets import FieldDataset
+from sparsefield.fields.masks import observed_count, permutation
+from sparsefield.fields.observation import Observation
+from sparsefield.training.config import DataConfig, FlowConfig, TrainConfig
+
+# Latest time of training: at t = 1, which float32 can round to, the loss has no finite weight.
+_LATEST = 1 - 1e-4
+
+# Beyond this time the data is visible in x_t, and the loss would be a quotient of roundings.
+LAST_TIME = 0.999
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input: everything the objective needs, normalised."""
+
+    x_0: Tensor
+    x_1: Tensor
+    u: Tensor
+    coords: Tensor
+    obs: Observation
+
+
+class TrainingBatches:
+    """Draw batches of fields, masks, times and noise; the same for a step however it is reached.
+
+    Args:
+        fields: Training fields.
+        config: The run's settings.
+
+    Raises:
+        InputError: There are fewer fields than one batch takes.
+    """
+
+    def __init__(self, fields: FieldDataset, config: TrainConfig) -> None:
+        if len(fields) < config.batch_size:
+            raise InputError(
+                f"{len(fields)} training fields are fewer than batch_size={config.batch_size}"
+            )
+        self.fields = fields
+        self.config = config
+        self.steps_per_epoch = len(fields) // config.batch_size
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step, counted from 0 over the whole run."""
+        generator = _generator(self.config.seed, 1, step)
+        data, flow = self.config.data, self.config.flow
+        items = self._items(step)
+        values = self.fields.normalizer.apply(self.fields.batch(items))
+        grid = self.fields.coords.expand(len(items), -1, -1)
+        if data.flip:
+            grid = _mirror(grid, generator)
+        at_mean, u = _draw_times(flow, len(items), generator)
+        order = self._point_orders(items, generator)
+        observed, targets = _split(order, data, generator, data.queries if at_mean else 0)
+        x_1 = _take(values, targets)
+        return Batch(
+            x_0=torch.randn(x_1.shape, generator=generator),
+            x_1=x_1,
+            u=u,
+            coords=_take(grid, targets),
+            obs=Observation(_take(grid, observed), _take(values, observed)),
+        )
+
+    def _items(self, step: int) -> np.ndarray:
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.config.seed, 0, epoch]).permutation(len(self.fields))
+        size = self.config.batch_size
+        return order[within * size : (within + 1) * size]
+
+    def _point_orders(self, items: np.ndarray, generator: torch.Generator) -> Tensor:
+        """Return a random order (B, L) of each field's points."""
+        points = self.fields.points
+        if self.config.data.masks == "fresh":
+            return torch.rand(len(items), points, generator=generator).argsort(dim=1)
+        orders = [permutation(points, self.config.seed, "train", int(item)) for item in items]
+        return torch.from_numpy(np.stack(orders))
+
+
+def _draw_times(flow: FlowConfig, count: int, generator: torch.Generator) -> tuple[bool, Tensor]:
+    """Return whether the step is at t = 0, and times u (B,) before the flow's shift.
+
+    Times are stratified over the batch, which lowers the variance of the loss.
+    """
+    if torch.rand((), generator=generator) < flow.mean_fraction:
+        return True, torch.zeros(count)
+    offset = torch.rand((), generator=generator)
+    return False, ((torch.arange(count) / count + offset) % 1).clamp_max(_LATEST)
+
+
+def _split(
+    order: Tensor, data: DataConfig, generator: torch.Generator, queries: int
+) -> tuple[Tensor, Tensor]:
+    """Split point orders (B, L) into observed points (B, M) and target points (B, Q)."""
+    low, high = data.density
+    density = low + (high - low) * float(torch.rand((), generator=generator))
+    count = observed_count(order.shape[1], density)
+    observed = order[:, :count]
+    if data.target == "disjoint":
+        targets = order[:, count : 2 * count]
+    else:
+        targets = order
+    if 0 < queries < targets.shape[1]:
+        chosen = torch.randperm(targets.shape[1], generator=generator)[:queries]
+        targets = targets[:, chosen]
+    return observed, targets
+
+
+def _mirror(grid: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror the last axis of half of the items' coordinates (B, L, P).
+
+    Values stay with their points, so that a field's fixed mask still hides the same ones.
+    """
+    mirrored = torch.rand(len(grid), 1, generator=generator) < 0.5
+    last = torch.where(mirrored, -grid[..., -1], grid[..., -1])
+    return torch.cat([grid[..., :-1], last[..., None]], dim=-1)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def _generator(*key: int) -> torch.Generator:
+    seed = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> np.uint64(1)))

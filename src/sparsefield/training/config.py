@@ -1,0 +1,231 @@
+"""The settings of a training run: TOML preset, then key=value, checked key by key."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from sparsefield.errors import InputError, unknown_name
+from sparsefield.models import model_defaults
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """How the backbone's prediction becomes a flow."""
+
+    prediction: Literal["velocity", "data", "noise", "score"] = "velocity"
+    """What the backbone predicts."""
+    time_shift: float = 1.0
+    """Moves times towards the data, see `Flow`; 1 leaves them uniform."""
+    mean_fraction: float = 0.25
+    """Fraction of steps spent at t = 0, where the minimiser is the posterior mean."""
+    contrast_weight: float = 0.0
+    """Exponent p of the weight std^-p of a field, see `contrast_weights`; 0 weighs all equally."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is observed, what is asked for, and where the fields come from."""
+
+    paths: tuple[str, ...] = ()
+    """Datasets, see `open_dataset`; set by --data."""
+    size: tuple[int, ...] = ()
+    """Grid to which fields are area-averaged; as they are if empty."""
+    limit: int = 0
+    """Fields used of each dataset; all if 0."""
+    validation: int = 500
+    """Fields held out of training to choose the best weights."""
+    density: tuple[float, float] = (0.2, 0.2)
+    """Range from which each batch's observed fraction is drawn, in (0, 1]."""
+    masks: Literal["fresh", "fixed"] = "fresh"
+    """Draw a new mask at every visit, or keep one per field, so that a field's other points are
+    never seen."""
+    target: Literal["all", "disjoint"] = "all"
+    """Supervise all points, or as many as are observed, none of them observed."""
+    queries: int = 0
+    """Points drawn from the targets in steps at t = 0; all if 0. Cheaper, and unbiased."""
+    flip: bool = True
+    """Mirror half of the fields along the last axis."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up and cosine decay."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices; biases, norms and scalars have none."""
+    beta2: float = 0.99
+    """Decay of the second moment."""
+    warmup: int = 500
+    """Steps over which the learning rate rises from 0."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema: float = 0.999
+    """Decay per step of the averaged weights that are evaluated and saved."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run."""
+
+    model: dict[str, Any] = field(default_factory=lambda: {"name": "v2"})
+    """Name of the backbone and its settings."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    """The flow around it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Data and masks."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The optimiser."""
+    epochs: int = 100
+    """Passes over the training fields."""
+    batch_size: int = 64
+    """Fields per step."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Autocast type; auto takes bfloat16 where the hardware multiplies in it."""
+    eval_every: int = 1
+    """Epochs between validations."""
+    save_every: int = 10
+    """Epochs between checkpoints that are kept, epoch_XXXX.safetensors."""
+    visualize_every: int = 5
+    """Epochs between figures."""
+    resume_every: int = 60
+    """Seconds between saves of the state from which a killed run resumes."""
+    init: str = ""
+    """Checkpoint from which matching weights are taken at the start."""
+    freeze: tuple[str, ...] = ()
+    """Prefixes of weights that stay as they are."""
+    seed: int = 0
+    """Seed of weights, order, masks and noise."""
+    device: str = "auto"
+    """cuda, cpu, or auto: cuda where there is one."""
+
+
+def load_config(preset: str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a preset by name or path and apply `section.key=value` overrides.
+
+    Raises:
+        InputError: The preset or a key is unknown, or a value has the wrong type.
+    """
+    data = _read_preset(preset)
+    for override in overrides:
+        _apply_override(data, override)
+    return config_from_dict(data)
+
+
+def config_from_dict(data: dict[str, Any]) -> TrainConfig:
+    """Build a configuration from nested tables, checking every key and value.
+
+    Raises:
+        InputError: A key is unknown, or a value has the wrong type.
+    """
+    config: TrainConfig = _build(TrainConfig, data, "")
+    _check_ranges(config)
+    defaults = model_defaults(config.model.get("name", ""))
+    for key, value in config.model.items():
+        if key == "name":
+            continue
+        if key not in defaults:
+            raise unknown_name("key", f"model.{key}", [f"model.{name}" for name in defaults])
+        _convert(type(defaults[key]), value, f"model.{key}")
+    return config
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    for key in ("epochs", "batch_size", "eval_every", "save_every", "visualize_every"):
+        if getattr(config, key) < 1:
+            raise InputError(f"{key} must be at least 1, not {getattr(config, key)}")
+    low, high = config.data.density
+    if not 0 < low <= high <= 1:
+        raise InputError(f"data.density must be a range within (0, 1], not [{low}, {high}]")
+    if config.data.target == "disjoint" and high == 1:
+        raise InputError("data.density of 1 observes every point and leaves no disjoint target")
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return the configuration as nested tables, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def preset_names() -> list[str]:
+    """Return the presets that ship with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def _read_preset(preset: str) -> dict[str, Any]:
+    path = PRESETS / f"{preset}.toml"
+    if not path.is_file():
+        path = Path(preset)
+        if path.suffix != ".toml" or not path.is_file():
+            raise unknown_name("preset", preset, preset_names())
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"'{override}' is not a setting; write section.key=value")
+    *sections, last = key.split(".")
+    table = data
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise InputError(f"unknown key '{key}': '{section}' is a value, not a section")
+    table[last] = _parse(text)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _build(kind: type[Any], data: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    for key in data:
+        if key not in hints:
+            raise unknown_name("key", prefix + key, [prefix + name for name in hints])
+    return kind(**{key: _convert(hints[key], data[key], prefix + key) for key in data})
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """Return the value as the hinted type, or raise with the key's full name."""
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build(typing.cast(type, hint), value, key + ".")
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in arguments:
+            raise unknown_name(f"value of {key}", str(value), list(arguments))
+        return value
+    if origin is tuple:
+        return _convert_tuple(arguments, value, key)
+    if origin is types.UnionType:
+        return value
+    expected = origin or hint
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, expected) or (expected is not bool and isinstance(value, bool)):
+        raise InputError(f"{key} must be {expected.__name__}, not {value!r}")
+    return value
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: Any, key: str) -> tuple[Any, ...]:
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    if arguments[-1] is Ellipsis:
+        return tuple(_convert(arguments[0], item, key) for item in items)
+    if len(items) == 1:
+        items = items * len(arguments)
+    if len(items) != len(arguments):
+        raise InputError(f"{key} takes {len(arguments)} values, not {len(items)}")
+    return tuple(_convert(hint, item, key) for hint, item in zip(arguments, items, strict=True))

@@ -1,0 +1,149 @@
+"""Training batches as a function of the step."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from sparsefield.errors import InputError
+from sparsefield.fields.datasets import FieldDataset
+from sparsefield.training.batches import TrainingBatches
+from sparsefield.training.config import config_from_dict
+
+N, SHAPE, C, B = 10, (5, 6), 2, 4
+POINTS = 30
+
+
+@pytest.fixture
+def fields():
+    """Fields in which every value names its field, point and channel."""
+    return FieldDataset(np.arange(N * POINTS * C, dtype=np.float32).reshape(N, *SHAPE, C))
+
+
+def batches(fields, flow=None, **data):
+    config = config_from_dict(
+        {"model": {"name": "v1"}, "batch_size": B, "data": data, "flow": flow or {}}
+    )
+    return TrainingBatches(fields, config)
+
+
+def points(fields, values):
+    """Return which field and point each normalised value (B, Q, C) came from, as (B, Q)."""
+    physical = fields.normalizer.invert(values.double())[..., 0]
+    return (physical / C).round().long() % (N * POINTS)
+
+
+def assert_equal(a, b):
+    for name in ("x_0", "x_1", "u", "coords"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert torch.equal(a.obs.coords, b.obs.coords)
+    assert torch.equal(a.obs.values, b.obs.values)
+
+
+@pytest.mark.parametrize("masks", ["fresh", "fixed"])
+def test_batch_of_a_step_does_not_depend_on_what_was_drawn_before(fields, masks):
+    history = batches(fields, masks=masks)
+    drawn = [history(step) for step in range(5)]
+    fresh = batches(fields, masks=masks)
+    for step in (4, 0, 3):
+        assert_equal(fresh(step), drawn[step])
+    assert not torch.equal(drawn[0].x_0, drawn[1].x_0)
+
+
+def test_an_epoch_visits_every_field_once(fields):
+    draw = batches(fields, flip=False)
+    assert draw.steps_per_epoch == 2
+    seen = torch.cat([points(fields, draw(step).x_1)[:, 0] // POINTS for step in range(2)])
+    assert len(seen.unique()) == 2 * B
+    later = torch.cat([points(fields, draw(step).x_1)[:, 0] // POINTS for step in (2, 3)])
+    assert not torch.equal(seen, later)
+
+
+def test_values_belong_to_their_coordinates(fields):
+    batch = batches(fields, flip=False)(0)
+    for values, coords in ((batch.x_1, batch.coords), (batch.obs.values, batch.obs.coords)):
+        point = points(fields, values) % POINTS
+        torch.testing.assert_close(coords, fields.coords[point])
+
+
+def test_flipping_mirrors_the_last_axis_of_about_half_of_the_fields(fields):
+    draw = batches(fields, flip=True)
+    mirrored = 0
+    for step in range(25):
+        batch = draw(step)
+        straight = fields.coords[points(fields, batch.x_1) % POINTS]
+        same = torch.isclose(batch.coords, straight).all(-1).all(-1)
+        turned = torch.isclose(batch.coords, straight * torch.tensor([1.0, -1.0])).all(-1).all(-1)
+        assert (same ^ turned).all()
+        mirrored += int(turned.sum())
+    assert 35 <= mirrored <= 65
+
+
+@pytest.mark.parametrize("density", [0.2, [0.1, 0.7]])
+@pytest.mark.parametrize("masks", ["fresh", "fixed"])
+def test_disjoint_targets_are_never_observed(fields, masks, density):
+    draw = batches(fields, masks=masks, target="disjoint", density=density)
+    for step in range(20):
+        batch = draw(step)
+        assert batch.x_1.shape[1] > 0
+        for item in range(B):
+            observed = set(points(fields, batch.obs.values)[item].tolist())
+            assert not observed & set(points(fields, batch.x_1)[item].tolist())
+
+
+def test_fixed_masks_show_the_same_points_of_a_field_at_every_visit_mirrored_or_not(fields):
+    draw = batches(fields, masks="fixed", target="disjoint", flip=True)
+    seen = {}
+    for step in range(30):
+        batch = draw(step)
+        for item in range(B):
+            both = torch.cat([batch.obs.values, batch.x_1], dim=1)
+            shown = frozenset(points(fields, both)[item].tolist())
+            field = next(iter(shown)) // POINTS
+            assert seen.setdefault(field, shown) == shown
+    assert len(seen) == N
+
+
+def test_fresh_masks_differ_between_visits(fields):
+    draw = batches(fields, target="disjoint", flip=False)
+    shown = {frozenset(points(fields, draw(s).obs.values)[0].tolist()) for s in range(10)}
+    assert len(shown) == 10
+
+
+def test_all_points_are_targets_by_default_and_a_sample_of_them_for_the_mean(fields):
+    assert batches(fields)(0).x_1.shape == (B, POINTS, C)
+    only_mean = batches(fields, flow={"mean_fraction": 1.0}, queries=7)(0)
+    assert only_mean.x_1.shape == (B, 7, C)
+    assert not only_mean.u.any()
+    no_mean = batches(fields, flow={"mean_fraction": 0.0}, queries=7)(0)
+    assert no_mean.x_1.shape == (B, POINTS, C)
+
+
+def test_times_are_spread_over_the_unit_interval(fields):
+    draw = batches(fields, flow={"mean_fraction": 0.0})
+    for step in range(20):
+        u = draw(step).u.sort().values
+        assert 0 <= u.min() <= u.max() < 1
+        torch.testing.assert_close(u.diff(), torch.full((B - 1,), 1 / B), atol=1e-3, rtol=0)
+
+
+def test_density_is_drawn_anew_for_every_batch(fields):
+    draw = batches(fields, density=[0.1, 0.9])
+    counts = {draw(step).obs.count for step in range(30)}
+    assert len(counts) > 8
+    assert min(counts) >= 3
+    assert max(counts) <= 27
+
+
+def test_seed_changes_everything(fields):
+    config = config_from_dict({"model": {"name": "v1"}, "batch_size": B})
+    other = dataclasses.replace(config, seed=1)
+    first, second = TrainingBatches(fields, config)(0), TrainingBatches(fields, other)(0)
+    assert not torch.equal(first.x_0, second.x_0)
+    assert not torch.equal(first.x_1, second.x_1)
+
+
+def test_too_few_fields_is_an_error(fields):
+    with pytest.raises(InputError, match="3 training fields are fewer than batch_size=4"):
+        batches(fields.subset([0, 1, 2]))

@@ -1,0 +1,105 @@
+"""Settings: presets, overrides and what is said about wrong ones."""
+
+import json
+
+import pytest
+
+from sparsefield.errors import InputError
+from sparsefield.models import MODELS, build_model
+from sparsefield.training.config import (
+    config_from_dict,
+    config_to_dict,
+    load_config,
+    preset_names,
+)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_describes_a_model_that_builds(name):
+    config = load_config(name)
+    settings = {k: v for k, v in config.model.items() if k != "name"}
+    small = {k: min(v, 64) if isinstance(v, int) else v for k, v in settings.items()}
+    assert build_model(config.model["name"], **small)
+
+
+def test_presets_named_after_a_model_have_its_defaults():
+    for name in set(preset_names()) & set(MODELS):
+        assert load_config(name).model == {"name": name}
+
+
+def test_small_presets_have_a_million_weights_or_two():
+    for name in ("v1-small", "v2-small"):
+        settings = dict(load_config(name).model)
+        weights = build_model(settings.pop("name"), **settings).parameters()
+        assert 0.5e6 < sum(w.numel() for w in weights) < 2e6
+
+
+def test_settings_survive_json():
+    config = load_config("v2-small", ["data.density=[0.1, 0.4]", "optimizer.lr=3e-4"])
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+def test_overrides_reach_every_section_and_keep_their_type():
+    overrides = [
+        "seed=3",
+        "device=cpu",
+        "model.width=64",
+        "flow.prediction=data",
+        "data.flip=false",
+        "data.density=0.3",
+        "data.paths=a.npy",
+        "optimizer.lr=1",
+    ]
+    config = load_config("v1-small", overrides)
+    assert (config.seed, config.device, config.model["width"]) == (3, "cpu", 64)
+    assert (config.flow.prediction, config.data.flip) == ("data", False)
+    assert (config.data.density, config.data.paths) == ((0.3, 0.3), ("a.npy",))
+    assert config.optimizer.lr == 1.0
+    assert isinstance(config.optimizer.lr, float)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.speed=1", "unknown key 'optimizer.speed'.*optimizer.lr"),
+        ("epoch=1", "unknown key 'epoch'.*epochs"),
+        ("model.depth=3", "unknown key 'model.depth'.*model.layers"),
+        ("model.name=v9", "unknown model 'v9'.*v1"),
+        ("model.width=wide", "model.width must be int, not 'wide'"),
+        ("epochs=2.5", "epochs must be int, not 2.5"),
+        ("epochs=true", "epochs must be int, not True"),
+        ("epochs=0", "epochs must be at least 1"),
+        ("batch_size=0", "batch_size must be at least 1"),
+        ("eval_every=0", "eval_every must be at least 1"),
+        ("data.flip=1", "data.flip must be bool, not 1"),
+        ("data.masks=loose", "unknown value of data.masks 'loose'.*fixed, fresh"),
+        ("data.density=[0.1, 0.2, 0.3]", "data.density takes 2 values, not 3"),
+        ("data.density=1.5", r"data.density must be a range within \(0, 1\]"),
+        ("data.density=[0.5, 0.2]", "data.density must be a range"),
+        ("seed", "'seed' is not a setting; write section.key=value"),
+        ("seed.value=1", "unknown key 'seed.value'|seed must be int"),
+    ],
+)
+def test_wrong_setting_is_named_with_what_is_possible(override, message):
+    with pytest.raises(InputError, match=message) as error:
+        load_config("v1-small", [override])
+    assert "\n" not in str(error.value)
+
+
+def test_density_that_leaves_no_target_is_refused():
+    with pytest.raises(InputError, match="leaves no disjoint target"):
+        load_config("v1-small", ["data.density=1", "data.target=disjoint"])
+
+
+def test_unknown_preset_lists_the_presets():
+    with pytest.raises(InputError, match="unknown preset 'v7'.*v1-small.*v2"):
+        load_config("v7")
+
+
+def test_preset_may_be_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('epochs = 3\n[model]\nname = "v1"\n')
+    assert load_config(str(path)).epochs == 3
+    path.write_text("epochs = = 3")
+    with pytest.raises(InputError, match=r"mine\.toml is not valid TOML"):
+        load_config(str(path))

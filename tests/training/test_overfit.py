@@ -1,0 +1,61 @@
+"""The small presets learn one photograph by heart, noise path included."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import coffee
+
+from sparsefield.fields.datasets import open_dataset
+from sparsefield.fields.masks import observed_indices
+from sparsefield.fields.observation import Observation
+from sparsefield.reconstruction import load, reconstruct
+from sparsefield.training.config import load_config
+from sparsefield.training.loop import train
+from sparsefield.training.run import Run
+
+CORNER = (32, 224)
+
+
+def photograph(size):
+    """Return a crop of a coffee cup (size, size, 3), each cell the mean of 2 x 2 pixels."""
+    rows, columns = (slice(start, start + 2 * size) for start in CORNER)
+    cells = coffee()[rows, columns].reshape(size, 2, size, 2, 3).mean(axis=(1, 3))
+    return cells.astype(np.uint8)
+
+
+def overfit(preset, size, steps, folder, batch_size=8):
+    """Train on copies of one image for one epoch."""
+    copies = np.repeat(photograph(size)[None], steps * batch_size + 1, axis=0)
+    np.save(folder / "copies.npy", copies)
+    overrides = [
+        f"data.paths={folder / 'copies.npy'}",
+        f"data.size=[{size}, {size}]",
+        "data.validation=1",
+        "data.flip=false",
+        "flow.mean_fraction=0.1",
+        "optimizer.lr=4e-3",
+        "optimizer.warmup=20",
+        f"batch_size={batch_size}",
+        "epochs=1",
+        "device=cpu",
+    ]
+    train(load_config(preset, overrides), Run(folder / "run"))
+    return load(folder / "run" / "latest.safetensors"), open_dataset(folder / "copies.npy")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("size", "steps"), [(16, 160), pytest.param(32, 300, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("preset", ["v1-small", "v2-small"])
+def test_one_image_is_learnt_to_35_decibels_through_the_heun_sampler(
+    preset, size, steps, tmp_path
+):
+    model, copies = overfit(preset, size, steps, tmp_path)
+    truth = copies.batch([0])[0]
+    seen = observed_indices(size * size, 0.2, 0, "test", 0)
+    obs = Observation(copies.coords[seen], truth[seen])
+    field = reconstruct(model, obs, samples=2, sampler="heun", steps=10)
+    error = (field.samples - truth).square().mean(dim=(1, 2))
+    psnr = -10 * torch.log10(error)
+    assert psnr.min() >= 35, f"psnr of the draws: {psnr.tolist()} dB"
