@@ -1,0 +1,90 @@
+"""The command line: one module per command, imported only when that command runs."""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from sparsefield.errors import InputError, unknown_name
+
+# Command -> (module here that defines `command`, its line in the help).
+COMMANDS = {
+    "demo": ("demo", "reconstruct real photographs from 20 % of their pixels"),
+    "train": ("train", "train a model; the same command again resumes"),
+    "runs": ("runs", "list training runs"),
+    "monitor": ("monitor", "show how a run is doing"),
+    "stop": ("stop", "save a run and end its process"),
+    "reconstruct": ("reconstruct", "reconstruct an image or a table of points"),
+    "evaluate": ("evaluate", "score a model, or the floors alone, on a data set"),
+    "masks": ("masks", "verify the masks of the evaluation protocol"),
+    "models": ("models", "list models, presets and bundled weights"),
+}
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; what a user can cause becomes one line on stderr."""
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except InputError as error:
+        code = _complain(str(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        code = _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        code = FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code = _complain(where + (error.strerror or str(error)), BAD_INPUT)
+    _abandon_broken_output()
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    name, *rest = arguments
+    if name == "--version":
+        from sparsefield import __version__
+
+        print(__version__)
+        return 0
+    if name not in COMMANDS:
+        raise unknown_name("command", name, list(COMMANDS))
+    import tyro
+
+    module = importlib.import_module(f"sparsefield.cli.{COMMANDS[name][0]}")
+    config = (tyro.conf.FlagCreatePairsOff,)
+    code = tyro.cli(module.command, args=rest, prog=f"sparsefield {name}", config=config)
+    return int(code or 0)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: sparsefield COMMAND ...",
+            "",
+            "Scattered measurements in, the whole field out.",
+            "",
+            *(f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()),
+            "",
+            "'sparsefield COMMAND --help' explains a command.",
+        ]
+    )
+
+
+def _abandon_broken_output() -> None:
+    """Close an output that cannot be written, or Python complains about it again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"sparsefield: error: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,130 @@
+"""sparsefield demo: the main job on real photographs."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import rich
+from tyro.conf import arg
+
+from sparsefield.cli import options
+from sparsefield.cli.progress import count_fields, duration
+from sparsefield.cli.tables import score_table
+from sparsefield.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sparsefield.evaluation.protocol import Task
+    from sparsefield.fields.datasets import FieldDataset
+    from sparsefield.reconstruction import Reconstruction
+
+# Photographs inside scikit-image: file, then first row, first column and side of a square of it.
+PHOTOS = {
+    "astronaut": ("astronaut.png", 0, 96, 256),
+    "cat": ("chelsea.png", 14, 80, 256),
+    "coffee": ("coffee.png", 8, 120, 384),
+    "rocket": ("rocket.jpg", 8, 128, 384),
+}
+SIDE = 32
+FLOORS = ("nearest", "linear", "tps", "kriging")
+DRAWN_FLOOR = "tps"
+
+
+def command(
+    out: Annotated[Path, arg(metavar="DIR")] = Path("demo"),
+    model: options.ModelName = "default",
+    samples: options.Samples = 16,
+) -> int:
+    """Hide 80 % of the pixels of four photographs, reconstruct them, and compare with the floors.
+
+    Args:
+        out: Folder for the figure, reconstruction.png.
+    """
+    from sparsefield.evaluation.protocol import Protocol, make_task
+    from sparsefield.files import write_atomically
+    from sparsefield.plots import plot_demo
+
+    if samples < 2:
+        raise InputError(f"a standard deviation needs at least 2 samples, not {samples}")
+    start = time.monotonic()
+    photos = load_photos()
+    task = make_task(photos, Protocol(), range(len(photos)))
+    fields = _reconstruct(model, task, samples)
+    print(f"{len(photos)} photographs of {SIDE} x {SIDE} pixels, 80 % of them hidden; means:")
+    rich.print(score_table(_scores(model, fields, photos, task)))
+    truth = task.truth.unflatten(1, task.shape).numpy()
+    figure = plot_demo(truth, fields, _interpolate(task), "thin-plate spline", list(PHOTOS))
+    path = out / "reconstruction.png"
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=160))
+    print(f"{path} written; {duration(time.monotonic() - start)} in all")
+    return 0
+
+
+def load_photos() -> "FieldDataset":
+    """Return the photographs, cropped and area-averaged to 32 x 32.
+
+    Raises:
+        InputError: scikit-image is not installed.
+    """
+    import numpy as np
+
+    from sparsefield.fields.datasets import FieldDataset
+    from sparsefield.fields.files import decode_image
+
+    try:
+        import skimage
+    except ImportError as error:
+        raise InputError(
+            "the photographs are in scikit-image: install sparsefield[demo]"
+        ) from error
+    folder = Path(skimage.__file__).parent / "data"
+    small = []
+    for file, top, left, side in PHOTOS.values():
+        crop = decode_image(folder / file, file)[top : top + side, left : left + side]
+        small.append(FieldDataset(crop[None], file).resized((SIDE, SIDE)).values)
+    return FieldDataset(np.concatenate(small), "photographs")
+
+
+def _reconstruct(name: str, task: "Task", samples: int) -> "list[Reconstruction]":
+    from sparsefield.fields.observation import Observation
+    from sparsefield.reconstruction import load, reconstruct
+
+    model = load(name)
+    fields = []
+    with count_fields("photos", len(task.truth)) as progress:
+        for pair in zip(task.obs.coords, task.obs.values, strict=True):
+            fields.append(reconstruct(model, Observation(*pair), task.shape, samples=samples))
+            progress(1)
+    return fields
+
+
+def _scores(
+    name: str, fields: "list[Reconstruction]", photos: "FieldDataset", task: "Task"
+) -> dict[str, dict[str, float]]:
+    """Return the mean scores of the model's mean, of one draw, and of the floors."""
+    import torch
+
+    from sparsefield.evaluation.floor_scores import evaluate_floors
+    from sparsefield.evaluation.protocol import Protocol, score
+
+    means = torch.stack([field.mean for field in fields])
+    draws = torch.stack([field.samples[0] for field in fields if field.samples is not None])
+    rows = {f"{name}, mean": score(means, task), f"{name}, one sample": score(draws, task)}
+    rows |= evaluate_floors(photos, Protocol(), FLOORS, processes=1)
+    kept = ("psnr", "psnr_missing", "ssim")
+    return {row: {k: float(scores[k].mean()) for k in kept} for row, scores in rows.items()}
+
+
+def _interpolate(task: "Task") -> "np.ndarray":
+    """Return the photographs as the strongest floor sees them, shape (B, H, W, C)."""
+    import numpy as np
+
+    from sparsefield.evaluation.floors import reconstruct_floor
+
+    grid = task.coords[0].numpy()
+    means = [
+        reconstruct_floor(DRAWN_FLOOR, coords.numpy(), values.numpy(), grid).mean
+        for coords, values in zip(task.obs.coords, task.obs.values, strict=True)
+    ]
+    return np.stack(means).clip(0, 1).astype(np.float32).reshape(len(means), *task.shape, -1)

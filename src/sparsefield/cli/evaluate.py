@@ -1,0 +1,144 @@
+"""sparsefield evaluate: score a model beside the floors, or the floors alone."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from sparsefield.cli import options
+from sparsefield.cli.progress import count_fields, duration
+from sparsefield.cli.tables import score_table
+from sparsefield.errors import InputError
+
+if TYPE_CHECKING:
+    from sparsefield.evaluation.protocol import Protocol
+    from sparsefield.evaluation.report import Evaluation
+    from sparsefield.fields.datasets import FieldDataset
+    from sparsefield.reconstruction import Model
+
+SAMPLE_COLUMNS = ("psnr", "crps", "coverage50", "coverage90", "delta_cal", "spread_skill")
+
+
+def command(
+    model: Annotated[Positional[str], arg(metavar="NAME|PATH|floors")],
+    data: Annotated[Path, arg(metavar="D")],
+    split: options.Split = "validation",
+    limit: options.Limit = None,
+    density: options.Density = 0.2,
+    seed: options.Seed = 0,
+    samples: options.Samples = 0,
+    sampler: options.SamplerName = "heun",
+    steps: options.Steps = 10,
+    size: options.Size = None,
+    floors: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
+    device: options.Device = "auto",
+    json: options.JsonFile = None,
+) -> int:
+    """Score a model, and the floors beside it, on frozen masks.
+
+    Data are a parquet file or folder of images in the Hugging Face layout, an image file or
+    folder, the CIFAR-10 python archive or its folder, or a .npy or .npz array (N, H, W, C).
+
+    Args:
+        model: A bundled model, a run folder or a checkpoint; 'floors' scores the floors alone.
+        data: Data set.
+        size: Grid to which fields are area-averaged; as they are by default.
+        floors: all, none, or names with commas between, such as tps,kriging.
+    """
+    from sparsefield.evaluation.floor_scores import choose_floors, evaluate_floors
+    from sparsefield.evaluation.protocol import Protocol
+    from sparsefield.evaluation.report import Evaluation, write_report
+    from sparsefield.fields.datasets import open_dataset
+
+    loaded = None if model == "floors" else _load(model, device)
+    fields = open_dataset(data, split, limit, size)
+    protocol = Protocol(density, seed, split)
+    result = Evaluation(model, str(data), len(fields), protocol)
+    names = choose_floors(floors, len(fields.shape))
+    if loaded is not None:
+        _score_model(loaded, fields, protocol, (samples, sampler, steps), result)
+    if names:
+        with count_fields("floors", len(fields)) as progress:
+            result.floors = evaluate_floors(fields, protocol, names, progress)
+    if loaded is None:
+        result.seconds = sum(float(scores["seconds"].sum()) for scores in result.floors.values())
+    report = result.to_dict()
+    _show(report)
+    if json is not None:
+        write_report(json, report)
+    return 0
+
+
+def _load(name: str, device: str) -> "Model":
+    from sparsefield.reconstruction import load
+    from sparsefield.training.loop import choose_device
+
+    return load(name, choose_device(device))
+
+
+def _score_model(
+    model: "Model",
+    fields: "FieldDataset",
+    protocol: "Protocol",
+    drawing: tuple[int, str, int],
+    result: "Evaluation",
+) -> None:
+    """Add the scores of the mean, and of draws if there are any, to a result."""
+    from sparsefield.evaluation.protocol import evaluate_mean, evaluate_samples
+    from sparsefield.samplers import build_sampler
+
+    draws, sampler, steps = drawing
+    _check_fit(model, fields)
+    if draws:
+        build_sampler(sampler, steps)
+    result.device = str(model.device)
+    with count_fields("mean", len(fields)) as progress:
+        result.mean, result.seconds = evaluate_mean(model, fields, protocol, progress)
+    result.nfe = 1
+    if not draws:
+        return
+    with count_fields("samples", len(fields)) as progress:
+        scores, seconds, nfe = evaluate_samples(
+            model, fields, protocol, draws, sampler, steps, progress
+        )
+    result.samples = scores
+    result.sampling = {"draws": draws, "sampler": sampler, "steps": steps, "nfe": nfe}
+    result.seconds += seconds
+    result.nfe += draws * nfe
+
+
+def _check_fit(model: "Model", fields: "FieldDataset") -> None:
+    has, needs = (
+        (len(fields.shape), fields.channels),
+        (
+            len(model.spec.shape),
+            model.spec.normalizer.channels,
+        ),
+    )
+    if has != needs:
+        raise InputError(
+            f"model '{model.name}' takes {needs[0]}-D fields of {needs[1]} channels; "
+            f"{fields.name} has {has[0]}-D fields of {has[1]}"
+        )
+
+
+def _show(report: dict[str, Any]) -> None:
+    from sparsefield.evaluation.report import verdict
+
+    console = Console()
+    console.print(
+        f"{report['n']} fields of {report['data']}, {report['split']} masks of seed "
+        f"{report['seed']}, {report['density']:.0%} observed"
+    )
+    rows = {report["model"]: report["mean"]} if "mean" in report else {}
+    rows |= report.get("floors", {})
+    console.print(score_table(rows))
+    if "samples" in report:
+        shown = (f"{name} {report['samples'][name]:.3f}" for name in SAMPLE_COLUMNS)
+        console.print(f"{report['samples']['draws']} draws: {', '.join(shown)}")
+    if report["nfe"]:
+        console.print(f"{report['nfe']} network evaluations per field")
+    console.print(f"{duration(report['seconds'])} on {report['device']}")
+    if verdict(report):
+        console.print(verdict(report))

@@ -1,0 +1,78 @@
+"""sparsefield models: list models, presets and bundled weights."""
+
+from dataclasses import asdict
+from typing import Any
+
+import rich
+from rich.table import Table
+
+
+def command(json: bool = False) -> int:
+    """List models with their claims, presets, and bundled weights with their scores.
+
+    Args:
+        json: Print JSON.
+    """
+    catalogue = describe_models()
+    if json:
+        rich.print_json(data=catalogue)
+        return 0
+    rich.print(_model_table(catalogue["models"]))
+    rich.print(f"\npresets: {', '.join(catalogue['presets']) or 'none'}\n")
+    rich.print(
+        _bundle_table(catalogue["bundled"]) if catalogue["bundled"] else "no bundled weights"
+    )
+    return 0
+
+
+def describe_models() -> dict[str, Any]:
+    """Return models, presets and bundled weights, with parameter counts from building them."""
+    import torch
+
+    from sparsefield.checkpoint import bundled_models, read_spec
+    from sparsefield.models import MODELS, build_model
+    from sparsefield.training.config import preset_names
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(weight.numel() for weight in module.parameters())
+
+    specs = {name: read_spec(path) for name, path in bundled_models().items()}
+    # Tensors without memory: the seeds' full sizes are counted in milliseconds.
+    with torch.device("meta"):
+        models = {
+            name: {"parameters": count(build_model(name)), "claims": asdict(kind.claims)}
+            for name, kind in MODELS.items()
+        }
+        bundled = {
+            name: {
+                "model": spec.model,
+                "parameters": count(spec.build()),
+                "shape": spec.shape,
+                "claims": asdict(MODELS[spec.model].claims),
+                "card": spec.card,
+            }
+            for name, spec in specs.items()
+        }
+    return {"models": models, "presets": preset_names(), "bundled": bundled}
+
+
+def _model_table(models: dict[str, Any]) -> Table:
+    table = Table("model", box=None)
+    table.add_column("parameters", justify="right")
+    table.add_column("claims")
+    for name, row in models.items():
+        claims = [claim.replace("_", " ") for claim, holds in row["claims"].items() if holds]
+        table.add_row(name, f"{row['parameters']:,}", ", ".join(claims))
+    return table
+
+
+def _bundle_table(bundled: dict[str, Any]) -> Table:
+    table = Table("bundled", "model", box=None)
+    table.add_column("parameters", justify="right")
+    table.add_column("grid")
+    table.add_column("card")
+    for name, row in bundled.items():
+        grid = " x ".join(map(str, row["shape"]))
+        card = ", ".join(f"{key} {value}" for key, value in row["card"].items())
+        table.add_row(name, row["model"], f"{row['parameters']:,}", grid, card)
+    return table

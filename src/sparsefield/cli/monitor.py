@@ -1,0 +1,64 @@
+"""sparsefield monitor: show how a run is doing."""
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sparsefield.cli.options import RunName
+from sparsefield.cli.progress import duration
+from sparsefield.cli.status import Status, find_run
+
+if TYPE_CHECKING:
+    from sparsefield.training.run import Run
+
+COLUMNS = ("epoch", "step", "loss", "val_psnr", "val_ssim", "lr", "images_per_second")
+EPOCHS, LOG_LINES = 8, 5
+
+
+def command(run: RunName, follow: bool = False) -> int:
+    """Show the state of a run, its last epochs, the time left and the end of its log.
+
+    Args:
+        follow: Go on until the run ends; ctrl-C leaves the run alone.
+    """
+    found = find_run(run)
+    if not follow:
+        Console().print(_view(found))
+        return 0
+    with Live(_view(found), auto_refresh=False) as live:
+        while found.pid() is not None:
+            time.sleep(1)
+            live.update(_view(found), refresh=True)
+    return 0
+
+
+def _view(run: "Run") -> Group:
+    status = Status(run)
+    title = f"{run.folder}: {status.state}, epoch {status.epoch} of {status.config.epochs}"
+    left = status.seconds_left
+    if left is not None and not status.finished:
+        title += f", {duration(left)} left after it"
+    parts: list[Table | Text] = [Text(title, style="bold")]
+    if status.metrics:
+        parts.append(_epochs(status))
+    parts += [Text(line, style="dim") for line in _log_tail(run)]
+    return Group(*parts)
+
+
+def _epochs(status: Status) -> Table:
+    table = Table(box=None)
+    for name in COLUMNS:
+        table.add_column(name.replace("_", " ").replace("per", "/"), justify="right")
+    for line in status.metrics[-EPOCHS:]:
+        table.add_row(*(f"{line[name]:.4g}" if name in line else "" for name in COLUMNS))
+    return table
+
+
+def _log_tail(run: "Run") -> list[str]:
+    if not run.log_file.is_file():
+        return []
+    return run.log_file.read_text(errors="replace").splitlines()[-LOG_LINES:]

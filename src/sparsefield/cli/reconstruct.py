@@ -1,0 +1,88 @@
+"""sparsefield reconstruct: from an image or a table of points to the whole field."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from sparsefield.cli import options
+from sparsefield.cli.progress import duration
+from sparsefield.errors import InputError
+
+if TYPE_CHECKING:
+    from sparsefield.reconstruction import Reconstruction
+
+SUFFIXES = (".png", ".npz")
+
+
+def command(
+    input: Annotated[Positional[Path], arg(metavar="INPUT")],
+    out: Annotated[Path, arg(metavar="FILE")],
+    model: options.ModelName = "default",
+    size: options.Size = None,
+    samples: options.Samples = 0,
+    sampler: options.SamplerName = "heun",
+    steps: options.Steps = 10,
+    density: options.Density = 0.2,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+) -> int:
+    """Reconstruct the whole field from an image or from scattered points.
+
+    INPUT is one of:
+
+    - an image with transparent pixels: those are the unknown ones;
+    - an image without: a random part of its pixels, --density, counts as observed;
+    - a .npz with coords (M, P) in [-1, 1] and values (M, C);
+    - a .csv with a header: columns y and x in [-1, 1] (y down the rows, x along them; x alone in
+      1-D, z, y and x in 3-D), all other columns are channels.
+
+    Args:
+        input: What was observed.
+        out: .png for the mean, .npz for mean, std, samples and coords on the grid.
+        size: Grid of the result; by default the image's, or the one the model was trained on.
+    """
+    from sparsefield.cli.inputs import Masking, read_observation
+    from sparsefield.reconstruction import load, reconstruct
+    from sparsefield.training.loop import choose_device
+
+    if out.suffix not in SUFFIXES:
+        raise InputError(f"cannot write {out}: the suffix must be {' or '.join(SUFFIXES)}")
+    loaded = load(model, choose_device(device))
+    obs, grid = read_observation(input, loaded, Masking(density, seed))
+    field = reconstruct(loaded, obs, size or grid, None, samples, sampler, steps, seed)
+    _write(field, out)
+    shape = " x ".join(map(str, field.shape or ()))
+    print(
+        f"{out}: {shape} from {obs.count} points, {field.nfe} network evaluations, "
+        f"{duration(field.seconds)}"
+    )
+    return 0
+
+
+def _write(field: "Reconstruction", path: Path) -> None:
+    """Write the mean as an image, or everything as a .npz archive on the grid."""
+    import numpy as np
+
+    from sparsefield.fields.files import save_image
+    from sparsefield.files import write_atomically
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".png":
+        save_image(path, field.on_grid(field.mean))
+        return
+    parts = {
+        "mean": field.mean,
+        "std": field.std,
+        "samples": field.samples,
+        "coords": field.coords,
+    }
+    arrays: dict[str, Any] = {
+        name: field.on_grid(part) for name, part in parts.items() if part is not None
+    }
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(path, save)

@@ -1,0 +1,137 @@
+"""The command line as a whole: help, errors and exit codes."""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from sparsefield.cli import COMMANDS, main
+
+CALL = [sys.executable, "-m", "sparsefield.cli"]
+
+
+def cpu_seconds(arguments):
+    """Return the processor time of a command; other work on the machine does not count."""
+    code = "import os, subprocess, sys; subprocess.run(sys.argv[1:], stdout=-3); t = os.times();"
+    code += "print(t.children_user + t.children_system)"
+    command = [sys.executable, "-c", code, *CALL, *arguments]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_help_lists_every_command_at_once(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+    assert min(cpu_seconds(["--help"]) for _ in range(3)) < 0.3
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_without_heavy_imports(name, capsys):
+    loaded = set(sys.modules)
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: sparsefield {name}" in capsys.readouterr().out
+    assert not {"matplotlib.pyplot"} & (set(sys.modules) - loaded)
+
+
+def test_version(capsys):
+    import sparsefield
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == sparsefield.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], ["unknown command 'nonsense'", "evaluate"]),
+        (["monitor", "nowhere"], ["no run at nowhere"]),
+        (["stop", "nowhere"], ["no run at nowhere"]),
+        (["train", "nonsense"], ["unknown preset 'nonsense'", "v1"]),
+        (["train", "tiny.toml"], ["no training data", "--data"]),
+        (["train", "tiny.toml", "--data", "gone.npy"], ["gone.npy"]),
+        (["train", "tiny.toml", "--data", "data.npy", "optimizer.rl=1"], ["optimizer.rl"]),
+        (["train", "tiny.toml", "--data", "data.npy", "epochs=many"], ["epochs", "many"]),
+        (["train", "tiny.toml", "--data", "data.npy", "model.wide=2"], ["model.wide", "width"]),
+        (["evaluate", "nowhere", "--data", "data.npy"], ["no model 'nowhere'"]),
+        (["evaluate", "floors", "--data", "gone.npy"], ["gone.npy"]),
+        (["evaluate", "floors", "--data", "data.npy", "--floors", "tpss"], ["'tpss'", "kriging"]),
+        (["evaluate", "floors", "--data", "data.npy", "--split", "val"], ["'val'", "validation"]),
+        (["evaluate", "floors", "--data", "data.npy", "--density", "0"], ["density", "0"]),
+        (["reconstruct", "gone.png", "--out", "a.jpg"], ["a.jpg", ".png"]),
+        (["masks", "verify", "--split", "val"], ["'val'"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_and_exit_code_2(cli, arguments, words):
+    seen = cli(*arguments)
+    assert seen.code == 2
+    assert seen.err.startswith("sparsefield: error: ")
+    assert seen.err.count("\n") == 1
+    for word in words:
+        assert word in seen.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "out.json"), 2, "out.json: No space"),
+        (BrokenPipeError(), 1, ""),
+    ],
+)
+def test_interrupts_and_full_disks_are_no_tracebacks(cli, monkeypatch, error, code, words):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("sparsefield.fields.masks.verify_masks", fail)
+    seen = cli("masks", "verify")
+    assert seen.code == code
+    assert words in seen.err
+
+
+def test_bugs_keep_their_traceback(cli, monkeypatch):
+    monkeypatch.setattr("sparsefield.fields.masks.verify_masks", lambda masks: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli("masks", "verify")
+
+
+def test_output_to_a_full_device_is_one_line():
+    with open("/dev/full", "w") as full:
+        child = subprocess.run(CALL, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert child.returncode == 2
+    assert child.stderr.count("\n") == 1
+    assert "No space left on device" in child.stderr
+
+
+def test_masks_verify_passes_and_says_what_is_broken(cli, monkeypatch):
+    from sparsefield.fields.masks import MaskCheck
+
+    monkeypatch.setattr(
+        "sparsefield.fields.masks.verify_masks",
+        lambda masks: [MaskCheck("exact count", masks.items != 3, "seen")],
+    )
+    assert cli("masks", "verify", "--items", 5).code == 0
+    broken = cli("masks", "verify", "--items", 3)
+    assert broken.code == 1
+    assert "masks are broken: exact count" in broken.err
+
+
+def test_models_lists_what_there_is(cli):
+    import json
+
+    from sparsefield.models import MODELS, build_model
+    from sparsefield.training.config import preset_names
+
+    seen = cli("models", "--json")
+    listed = json.loads(seen.out)
+    assert listed["models"].keys() == MODELS.keys()
+    assert listed["presets"] == preset_names()
+    tiny = build_model("tiny")
+    assert listed["models"]["tiny"]["parameters"] == sum(w.numel() for w in tiny.parameters())
+    assert listed["models"]["tiny"]["claims"]["linear_cost"] is True
+    table = cli("models")
+    assert table.code == 0
+    assert "linear cost" in table.out
