@@ -22,13 +22,13 @@ LAYERS = [
     {"checkpoint"},
     {"reconstruction"},
     {"evaluation"},
-    {"training"},
     {"plots"},
+    {"training"},
     {"cli", "web"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-# Figures are an optional top layer, which these reach from inside a method.
-TO_PLOTS = {("reconstruction", "plots"), ("evaluation", "plots"), ("training", "plots")}
+# Reconstruction.plot() reaches figures, which are optional, from inside the method.
+TO_PLOTS = {("reconstruction", "plots")}
 HEAVY = {"torch", "numpy", "scipy", "numba", "pyarrow", "PIL", "matplotlib", "skimage"}
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -153,4 +153,4 @@ def bundled_models() -> dict[str, Path]:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[min(1, len(lines) - 1)]
+    return lines[min(1, len(lines) - 1)][:200]

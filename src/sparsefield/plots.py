@@ -16,10 +16,9 @@ from sparsefield.errors import InputError
 from sparsefield.evaluation.metrics import psnr
 from sparsefield.evaluation.protocol import Protocol, Task, data_range, make_task
 from sparsefield.fields.datasets import FieldDataset
-from sparsefield.fields.masks import target_indices
+from sparsefield.fields.masks import Target, target_indices
 from sparsefield.files import write_atomically
 from sparsefield.reconstruction import Model, Reconstruction, posterior_mean
-from sparsefield.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,25 +103,27 @@ def plot_demo(
     return _draw(rows, titles)
 
 
-def plot_training(model: Model, fields: FieldDataset, config: TrainConfig, path: Path) -> None:
+def plot_training(
+    model: Model, fields: FieldDataset, protocol: Protocol, target: Target, path: Path
+) -> None:
     """Write a figure of some fields: truth, observations, targets, predicted targets, full field.
 
     Args:
         model: The model in training.
         fields: Validation fields.
-        config: Settings of the run, which say what is observed and what is supervised.
+        protocol: What is observed of them.
+        target: Which points are supervised, see `target_indices`.
         path: Where to write the PNG.
 
     Raises:
         InputError: The file cannot be written, or matplotlib is not installed.
     """
-    protocol = Protocol(sum(config.data.density) / 2, config.seed)
     task = make_task(fields, protocol, range(min(TRAINING_ROWS, len(fields))))
     full = posterior_mean(model, task.obs, task.coords, task.noise(0))
     rows = []
     for item, values in enumerate(full):
         key = (fields.points, protocol.density, protocol.seed, protocol.split, item)
-        targets = torch.from_numpy(target_indices(*key, config.data.target))
+        targets = torch.from_numpy(target_indices(*key, target))
         rows.append(_training_row(task, item, targets, values, data_range(fields)))
     figure = _draw(rows, ["truth", "observed", "targets", "predicted targets", "full field"])
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))

@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from sparsefield.fields.datasets import FieldDataset
     from sparsefield.reconstruction import Reconstruction
 
-# Photographs inside scikit-image: file, then first row, first column and side of a square of it.
-PHOTOS = {
-    "astronaut": ("astronaut.png", 0, 96, 256),
-    "cat": ("chelsea.png", 14, 80, 256),
-    "coffee": ("coffee.png", 8, 120, 384),
-    "rocket": ("rocket.jpg", 8, 128, 384),
-}
-SIDE = 32
 FLOORS = ("nearest", "linear", "tps", "kriging")
 DRAWN_FLOOR = "tps"
 
@@ -42,48 +34,25 @@ def command(
         out: Folder for the figure, reconstruction.png.
     """
     from sparsefield.evaluation.protocol import Protocol, make_task
+    from sparsefield.fields.photographs import PHOTOGRAPHS, photographs
     from sparsefield.files import write_atomically
     from sparsefield.plots import plot_demo
 
     if samples < 2:
         raise InputError(f"a standard deviation needs at least 2 samples, not {samples}")
     start = time.monotonic()
-    photos = load_photos()
+    photos = photographs()
     task = make_task(photos, Protocol(), range(len(photos)))
     fields = _reconstruct(model, task, samples)
-    print(f"{len(photos)} photographs of {SIDE} x {SIDE} pixels, 80 % of them hidden; means:")
+    size = " x ".join(map(str, photos.shape))
+    print(f"{len(photos)} photographs of {size} pixels, 80 % of them hidden; means:")
     rich.print(score_table(_scores(model, fields, photos, task)))
     truth = task.truth.unflatten(1, task.shape).numpy()
-    figure = plot_demo(truth, fields, _interpolate(task), "thin-plate spline", list(PHOTOS))
+    figure = plot_demo(truth, fields, _interpolate(task), "thin-plate spline", list(PHOTOGRAPHS))
     path = out / "reconstruction.png"
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=160))
     print(f"{path} written; {duration(time.monotonic() - start)} in all")
     return 0
-
-
-def load_photos() -> "FieldDataset":
-    """Return the photographs, cropped and area-averaged to 32 x 32.
-
-    Raises:
-        InputError: scikit-image is not installed.
-    """
-    import numpy as np
-
-    from sparsefield.fields.datasets import FieldDataset
-    from sparsefield.fields.files import decode_image
-
-    try:
-        import skimage
-    except ImportError as error:
-        raise InputError(
-            "the photographs are in scikit-image: install sparsefield[demo]"
-        ) from error
-    folder = Path(skimage.__file__).parent / "data"
-    small = []
-    for file, top, left, side in PHOTOS.values():
-        crop = decode_image(folder / file, file)[top : top + side, left : left + side]
-        small.append(FieldDataset(crop[None], file).resized((SIDE, SIDE)).values)
-    return FieldDataset(np.concatenate(small), "photographs")
 
 
 def _reconstruct(name: str, task: "Task", samples: int) -> "list[Reconstruction]":

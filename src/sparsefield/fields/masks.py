@@ -52,10 +52,12 @@ def permutation(n: int, seed: int, split: str, index: int) -> np.ndarray:
         Permutation of `0 ... n - 1`, shape (n,), int64.
 
     Raises:
-        InputError: if the split is unknown.
+        InputError: if the split is unknown, or seed or index is negative.
     """
     if split not in SPLIT_CODES:
         raise unknown_name("split", split, list(SPLIT_CODES))
+    if seed < 0 or index < 0:
+        raise InputError(f"seed and index of a mask are at least 0, got {seed} and {index}")
     return np.random.default_rng([seed, SPLIT_CODES[split], index]).permutation(n)
 
 

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import FrameType
 
 import numpy as np
@@ -15,6 +16,7 @@ from sparsefield.errors import InputError
 from sparsefield.evaluation.protocol import Protocol, evaluate_mean
 from sparsefield.fields.datasets import FieldDataset, carve_validation, open_dataset
 from sparsefield.flow.objectives import contrast_weights, flow_matching_loss
+from sparsefield.plots import plot_training
 from sparsefield.reconstruction import Model
 from sparsefield.training.batches import Batch, TrainingBatches
 from sparsefield.training.config import TrainConfig
@@ -209,11 +211,11 @@ class Trainer:
 
     def _draw(self, model: Model, epoch: int) -> None:
         """Draw rows of truth, observed points, target points, prediction and full field."""
-        try:
-            from sparsefield.plots import plot_training
-        except ImportError:
+        if find_spec("matplotlib") is None:  # the extra `plot`, which training can do without
             return
-        plot_training(model, self.validation, self.config, self.run.figure(epoch))
+        data = self.config.data
+        protocol = Protocol(sum(data.density) / 2, self.config.seed)
+        plot_training(model, self.validation, protocol, data.target, self.run.figure(epoch))
 
     def _model(self) -> Model:
         card = {

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Train, bundle and score the default model: benchmarks/train_default.sh DATA
+# DATA holds the folders cifar10, tiny_imagenet and cifar10_lossless. About two hours on 2 CPU cores;
+# killed and started again, it goes on where it was.
+set -euo pipefail
+data=${1:?"usage: benchmarks/train_default.sh DATA"}
+cd "$(dirname "$0")/.."
+bin=.venv/bin
+sets=(--data "$data/cifar10" --data "$data/tiny_imagenet")
+
+$bin/sparsefield train hybrid-mean "${sets[@]}" --run runs/default-mean
+$bin/sparsefield train hybrid-flow "${sets[@]}" --run runs/default-flow \
+    init=runs/default-mean/latest.safetensors
+$bin/python benchmarks/bundle_model.py default runs/default-mean runs/default-flow
+$bin/sparsefield evaluate default --data "$data/cifar10_lossless" --split validation \
+    --json docs/results/default.json
+$bin/python benchmarks/bundle_model.py default --scores docs/results/default.json
+$bin/python benchmarks/update_readme.py

@@ -1,0 +1,62 @@
+"""Write the results table of the README from docs/results/default.json; never edit it by hand.
+
+    python benchmarks/update_readme.py [--check]
+
+--check changes nothing and exits with 1 if the README differs from the results.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "docs" / "results" / "default.json"
+BEGIN, END = "<!-- results: made by benchmarks/update_readme.py -->", "<!-- end of results -->"
+
+
+def main() -> int:
+    text = README.read_text()
+    updated = insert(text, render(json.loads(RESULTS.read_text())))
+    if "--check" in sys.argv[1:]:
+        return int(text != updated)
+    README.write_text(updated)
+    return 0
+
+
+def insert(text: str, table: str) -> str:
+    """Put the table between the marks of the README."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def render(report: dict[str, Any]) -> str:
+    """Write the scores of the model and of the floors as Markdown, best first."""
+    rows = {"**`default`, posterior mean**": report["mean"]}
+    rows |= {name: floor for name, floor in report["floors"].items()}
+    ranked = sorted(rows.items(), key=lambda row: -row[1]["psnr"])
+    per_image = 1e3 * report["seconds"] / report["n"]
+    lines = [
+        f"CIFAR-10 (`{report['data']}` {report['split']}, {report['n']:,} images, "
+        f"{report['density']:.0%} of the pixels observed, seed {report['seed']}), 95 % bootstrap "
+        f"intervals; the model takes {per_image:.0f} ms per image on 2 CPU cores:",
+        "",
+        "| method | PSNR, dB | SSIM |",
+        "|---|---|---|",
+    ]
+    for name, row in ranked:
+        lines.append(f"| {name} | {interval(row, 'psnr', 2)} | {interval(row, 'ssim', 3)} |")
+    command = "sparsefield evaluate default --data cifar10_lossless --split validation"
+    return "\n".join([*lines, "", f"Made by `{command} --json docs/results/default.json`."])
+
+
+def interval(row: dict[str, Any], key: str, digits: int) -> str:
+    """Write a score with its interval."""
+    low, high = row[f"{key}_ci"]
+    return f"{row[key]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

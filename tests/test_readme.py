@@ -1,0 +1,47 @@
+"""What the README says is run, as written."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from sparsefield.cli import COMMANDS
+from sparsefield.models import MODELS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_runs_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(example.strip().splitlines()) == 5
+    names: dict[str, object] = {}
+    exec(example, names)
+    field = names["field"]
+    assert field.mean.shape == field.std.shape == (64 * 64, 3)
+    assert (tmp_path / "field.png").stat().st_size > 10_000
+
+
+def test_every_command_it_names_exists():
+    lines = re.findall(r"^sparsefield (\S.*?)(?:  .*)?$", README, re.MULTILINE)
+    commands = {part.split()[0] for line in lines for part in line.split(" | ")}
+    assert len(commands) >= 8
+    assert commands <= set(COMMANDS)
+
+
+def test_every_file_it_links_to_exists():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert not missing
+
+
+def test_models_it_trains_exist():
+    presets = re.findall(r"sparsefield train ([a-z0-9-]+)", README)
+    for preset in presets:
+        assert preset.split("-")[0] in MODELS
+
+
+def test_its_numbers_are_those_of_the_results():
+    command = [sys.executable, ROOT / "benchmarks" / "update_readme.py", "--check"]
+    assert subprocess.run(command).returncode == 0
