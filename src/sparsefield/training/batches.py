@@ -12,10 +12,8 @@ from sparsefield.fields.masks import observed_count, permutation
 from sparsefield.fields.observation import Observation
 from sparsefield.training.config import DataConfig, FlowConfig, TrainConfig
 
-# Latest time of training: at t = 1, which float32 can round to, the loss has no finite weight.
-_LATEST = 1 - 1e-4
-
-# Beyond this time the data is visible in x_t, and the loss would be a quotient of roundings.
+# Latest time u of training. Beyond it the data is visible in x_t and the loss a quotient of
+# roundings; at t = 1, which float32 could round to, it has no finite weight.
 LAST_TIME = 0.999
 
 
@@ -94,7 +92,7 @@ def _draw_times(flow: FlowConfig, count: int, generator: torch.Generator) -> tup
     if torch.rand((), generator=generator) < flow.mean_fraction:
         return True, torch.zeros(count)
     offset = torch.rand((), generator=generator)
-    return False, ((torch.arange(count) / count + offset) % 1).clamp_max(_LATEST)
+    return False, LAST_TIME * ((torch.arange(count) / count + offset) % 1)
 
 
 def _split(
