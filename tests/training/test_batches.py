@@ -147,3 +147,13 @@ def test_seed_changes_everything(fields):
 def test_too_few_fields_is_an_error(fields):
     with pytest.raises(InputError, match="3 training fields are fewer than batch_size=4"):
         batches(fields.subset([0, 1, 2]))
+
+
+def test_a_window_asks_for_a_whole_block_of_cells(fields):
+    batch = batches(fields, flow={"mean_fraction": 0.0}, window=3)(0)
+    for coords in batch.coords:
+        for axis, cells in enumerate(SHAPE):
+            assert len(coords[:, axis].unique()) == 3
+            assert coords[:, axis].max() - coords[:, axis].min() == pytest.approx(4 / cells)
+    with pytest.raises(InputError, match=r"data.window=6 does not fit into a grid of \(5, 6\)"):
+        batches(fields, window=6)

@@ -1,5 +1,6 @@
 """Training batches: a function of the data, the seed and the step, so that any step can resume."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,13 +37,17 @@ class TrainingBatches:
         config: The run's settings.
 
     Raises:
-        InputError: There are fewer fields than one batch takes.
+        InputError: There are fewer fields than one batch takes, or the window is too large.
     """
 
     def __init__(self, fields: FieldDataset, config: TrainConfig) -> None:
         if len(fields) < config.batch_size:
             raise InputError(
                 f"{len(fields)} training fields are fewer than batch_size={config.batch_size}"
+            )
+        if config.data.window > min(fields.shape):
+            raise InputError(
+                f"data.window={config.data.window} does not fit into a grid of {fields.shape}"
             )
         self.fields = fields
         self.config = config
@@ -59,7 +64,11 @@ class TrainingBatches:
             grid = _mirror(grid, generator)
         at_mean, u = _draw_times(flow, len(items), generator)
         order = self._point_orders(items, generator)
-        observed, targets = _split(order, data, generator, data.queries if at_mean else 0)
+        observed, targets = _split(order, data, generator)
+        if at_mean:
+            targets = _subset(targets, data.queries, generator)
+        elif data.window:
+            targets = _blocks(self.fields.shape, data.window, len(items), generator)
         x_1 = _take(values, targets)
         return Batch(
             x_0=torch.randn(x_1.shape, generator=generator),
@@ -95,22 +104,29 @@ def _draw_times(flow: FlowConfig, count: int, generator: torch.Generator) -> tup
     return False, LAST_TIME * ((torch.arange(count) / count + offset) % 1)
 
 
-def _split(
-    order: Tensor, data: DataConfig, generator: torch.Generator, queries: int
-) -> tuple[Tensor, Tensor]:
+def _split(order: Tensor, data: DataConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Split point orders (B, L) into observed points (B, M) and target points (B, Q)."""
     low, high = data.density
     density = low + (high - low) * float(torch.rand((), generator=generator))
     count = observed_count(order.shape[1], density)
     observed = order[:, :count]
-    if data.target == "disjoint":
-        targets = order[:, count : 2 * count]
-    else:
-        targets = order
-    if 0 < queries < targets.shape[1]:
-        chosen = torch.randperm(targets.shape[1], generator=generator)[:queries]
-        targets = targets[:, chosen]
-    return observed, targets
+    return observed, order[:, count : 2 * count] if data.target == "disjoint" else order
+
+
+def _subset(targets: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` random points of the targets (B, Q), or all of them for 0."""
+    if not 0 < count < targets.shape[1]:
+        return targets
+    return targets[:, torch.randperm(targets.shape[1], generator=generator)[:count]]
+
+
+def _blocks(shape: tuple[int, ...], side: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return the points (B, side^P) of a random block of cells for each of `count` fields."""
+    cells = torch.arange(math.prod(shape)).reshape(shape)
+    for axis in range(len(shape)):
+        cells = cells.unfold(axis, side, 1)
+    places = cells.flatten(0, len(shape) - 1).flatten(1)
+    return places[torch.randint(len(places), (count,), generator=generator)]
 
 
 def _mirror(grid: Tensor, generator: torch.Generator) -> Tensor:

@@ -50,6 +50,9 @@ class DataConfig:
     """Supervise all points, or as many as are observed, none of them observed."""
     queries: int = 0
     """Points drawn from the targets in steps at t = 0; all if 0. Cheaper, and unbiased."""
+    window: int = 0
+    """Cells per axis of the block of points that other steps ask for; all targets if 0. Cheaper,
+    for a model that decides locally."""
     flip: bool = True
     """Mirror half of the fields along the last axis."""
 
@@ -147,6 +150,8 @@ def _check_ranges(config: TrainConfig) -> None:
         raise InputError(f"data.density must be a range within (0, 1], not [{low}, {high}]")
     if config.data.target == "disjoint" and high == 1:
         raise InputError("data.density of 1 observes every point and leaves no disjoint target")
+    if config.data.target == "disjoint" and config.data.window:
+        raise InputError("data.window asks for whole blocks; it needs data.target=all")
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
