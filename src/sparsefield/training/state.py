@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,6 +21,9 @@ class TrainState:
         flow: The flow to train.
         config: Settings of the optimiser.
         freeze: Prefixes of backbone weights that are not trained.
+
+    Raises:
+        InputError: A prefix fits no weight.
     """
 
     def __init__(self, flow: Flow, config: OptimizerConfig, freeze: tuple[str, ...] = ()) -> None:
@@ -29,9 +32,8 @@ class TrainState:
         self.step = 0
         self.best = float("-inf")
         self.config = config
-        for name, weight in flow.named_parameters():
-            if name.removeprefix("backbone.").startswith(freeze or ("\0",)):
-                weight.requires_grad_(False)
+        for prefix in freeze:
+            _freeze(flow, prefix)
         self.trained = {n: w for n, w in flow.named_parameters() if w.requires_grad}
         self.optimizer = torch.optim.AdamW(
             _decay_groups(self.trained, config.weight_decay),
@@ -75,8 +77,6 @@ class TrainState:
         Raises:
             InputError: The file is damaged or belongs to another model.
         """
-        from safetensors import safe_open
-
         try:
             saved = load_file(path)
             with safe_open(path, framework="pt") as file:
@@ -106,6 +106,14 @@ class TrainState:
             for kind, moment in self.optimizer.state[weight].items():
                 tensors[f"optimizer.{kind}.{name}"] = moment
         return tensors
+
+
+def _freeze(flow: Flow, prefix: str) -> None:
+    weights = [w for n, w in flow.named_parameters() if n.startswith(f"backbone.{prefix}")]
+    if not weights:
+        raise InputError(f"freeze: no weight of this model starts with '{prefix}'")
+    for weight in weights:
+        weight.requires_grad_(False)
 
 
 def _decay_groups(
