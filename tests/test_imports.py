@@ -15,7 +15,7 @@ PACKAGE = Path(sparsefield.__file__).parent
 # A part may import from lower rows and from itself, never from its own row or above.
 LAYERS = [
     {"errors"},
-    {"files"},
+    {"devices", "files"},
     {"fields", "nn"},
     {"flow"},
     {"models", "samplers"},

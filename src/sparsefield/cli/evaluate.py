@@ -54,7 +54,7 @@ def command(
     loaded = None if model == "floors" else _load(model, device)
     fields = open_dataset(data, split, limit, size)
     protocol = Protocol(density, seed, split)
-    result = Evaluation(model, str(data), len(fields), protocol)
+    result = Evaluation(model, fields.name, len(fields), protocol)
     names = choose_floors(floors, len(fields.shape))
     if loaded is not None:
         _score_model(loaded, fields, protocol, (samples, sampler, steps), result)
@@ -71,8 +71,8 @@ def command(
 
 
 def _load(name: str, device: str) -> "Model":
+    from sparsefield.devices import choose_device
     from sparsefield.reconstruction import load
-    from sparsefield.training.loop import choose_device
 
     return load(name, choose_device(device))
 

@@ -43,8 +43,8 @@ def command(
         size: Grid of the result; by default the image's, or the one the model was trained on.
     """
     from sparsefield.cli.inputs import Masking, read_observation
+    from sparsefield.devices import choose_device
     from sparsefield.reconstruction import load, reconstruct
-    from sparsefield.training.loop import choose_device
 
     if out.suffix not in SUFFIXES:
         raise InputError(f"cannot write {out}: the suffix must be {' or '.join(SUFFIXES)}")

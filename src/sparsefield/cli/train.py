@@ -114,7 +114,7 @@ def _settles(run: "Run", child: "subprocess.Popen[bytes]") -> bool:
 def _banner(run: "Run", config: "TrainConfig") -> str:
     import torch
 
-    from sparsefield.training.loop import autocast_type, choose_device
+    from sparsefield.devices import autocast_type, choose_device
 
     device = choose_device(config.device)
     kind = str(autocast_type(config.precision, device) or torch.float32).removeprefix("torch.")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sparsefield.checkpoint import ModelSpec, load_checkpoint, resolve, save_checkpoint
+from sparsefield.devices import autocast_type, choose_device
 from sparsefield.errors import InputError
 from sparsefield.evaluation.protocol import Protocol, evaluate_mean
 from sparsefield.fields.datasets import FieldDataset, carve_validation, open_dataset
@@ -288,30 +289,3 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
         return batch
     moved = {n: getattr(batch, n).to(device) for n in ("x_0", "x_1", "u", "coords", "obs")}
     return Batch(**moved)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return a device by name; auto is cuda where there is one.
-
-    Raises:
-        InputError: There is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name} is not usable here: {reason}") from error
-
-
-def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the autocast type: bfloat16 where the hardware multiplies in it, or None."""
-    if precision == "auto":
-        fast = (
-            torch.cuda.is_bf16_supported()
-            if device.type == "cuda"
-            else device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-        precision = "bfloat16" if fast else "float32"
-    return torch.bfloat16 if precision == "bfloat16" else None
