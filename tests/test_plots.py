@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from sparsefield.checkpoint import ModelSpec
 from sparsefield.errors import InputError
+from sparsefield.evaluation.protocol import Protocol
+from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.observation import Observation
-from sparsefield.plots import UNKNOWN, plot_reconstruction
-from sparsefield.reconstruction import Reconstruction
+from sparsefield.plots import UNKNOWN, plot_reconstruction, plot_training
+from sparsefield.reconstruction import Model, Reconstruction
 
 
 def reconstruction(shape, channels=3, draws=2, grid=None):
@@ -77,3 +80,14 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InputError, match=r"sparsefield\[plot\]"):
         plot_reconstruction(reconstruction((8, 9)))
+
+
+@pytest.mark.parametrize("target", ["all", "disjoint"])
+def test_a_training_figure_is_written_for_either_target(target, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 9, 3), dtype=np.uint8)
+    fields = FieldDataset(images)
+    settings = {"width": 16, "layers": 1, "state": 4, "heads": 2, "features": 4}
+    spec = ModelSpec("v1", settings, "velocity", 1.0, fields.normalizer, fields.shape)
+    model = Model("tiny", spec.build().eval().requires_grad_(False), spec)
+    plot_training(model, fields, Protocol(0.3), target, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
