@@ -50,14 +50,17 @@ def main() -> None:
 def describe_stage(run: Run) -> dict[str, Any]:
     """Return the data, settings, steps, images and seconds of a finished run."""
     config, log = run.read_config(), run.read_metrics()
+    settings = config_to_dict(config)
+    data = [Path(path).name for path in settings["data"].pop("paths")]
+    settings.pop("init")
     steps = [0, *[line["step"] for line in log]]
     seconds = sum(
         (now - before) * config.batch_size / line["images_per_second"]
         for before, now, line in zip(steps, steps[1:], log, strict=False)
     )
     return {
-        "data": [Path(path).name for path in config.data.paths],
-        "settings": {k: v for k, v in config_to_dict(config).items() if k != "init"},
+        "data": data,
+        "settings": settings,
         "steps": steps[-1],
         "images": steps[-1] * config.batch_size,
         "seconds": round(seconds),
