@@ -17,6 +17,7 @@ COMMANDS = {
     "reconstruct": ("reconstruct", "reconstruct an image or a table of points"),
     "evaluate": ("evaluate", "score a model, or the floors alone, on a data set"),
     "masks": ("masks", "verify the masks of the evaluation protocol"),
+    "bench": ("bench", "time and memory of the scan's backends or of whole models"),
     "models": ("models", "list models, presets and bundled weights"),
 }
 

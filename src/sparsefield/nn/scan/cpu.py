@@ -9,12 +9,14 @@ from torch import Tensor
 
 from sparsefield.errors import InputError
 from sparsefield.nn.scan import kernels
-from sparsefield.nn.scan.kernels import CHUNK, ROW, TILE_ROWS, Gradients, Scan, Tokens
+from sparsefield.nn.scan.layout import CHUNK, ROW, TILE_ROWS, Gradients, Scan, Tokens
 from sparsefield.nn.scan.shared import ScanInputs, initial_state
 from sparsefield.nn.scan.simd import LANES, LOG2_E
 from sparsefield.nn.scan.threads import run_in_threads
 
-GROUP = 4  # at most: blocks of channels that share one sum for the gradients of B and C
+GROUP = 4  # at most: blocks of channels in one task, which share a sum for dB and dC
+BACKWARD_TASKS = 4  # wanted: depends on no thread count, so that the sums do not either
+PARTIAL_SUMS = 2**20  # bytes at most of dB and dC before they are added up over the groups
 NATIVE = (torch.float32, torch.bfloat16)  # read and written by the kernels without a copy
 
 
@@ -38,7 +40,11 @@ def _pack_channels(x: Tensor | None, like: Tensor) -> Tensor:
 def _rows(x: Tensor) -> Tensor:
     """Return the tensor in a type and with strides that the kernels read."""
     x = x if x.dtype in NATIVE else x.float()
-    return x if x.stride(-1) == 1 else x.contiguous()
+    if x.stride(-1) == 1:
+        return x
+    # a row that repeats, as in the gradient of a sum, is copied once
+    once = [slice(1) if stride == 0 else slice(None) for stride in x.stride()[:-1]]
+    return x[tuple(once)].contiguous().expand_as(x)
 
 
 def _tokens(x: Tensor | None) -> Tokens:
@@ -52,14 +58,18 @@ def _blocks(width: int) -> int:
     return -(-width // LANES)
 
 
+def _chunks(length: int) -> int:
+    return -(-length // CHUNK)
+
+
 class _Launch:
     """A scan as the kernels see it, with the memory that `scan` points to."""
 
-    def __init__(self, x: ScanInputs) -> None:
+    def __init__(self, x: ScanInputs, tasks: int) -> None:
+        """Prepare for at least as many tasks as wanted, if there are as many blocks."""
         items, length, width = x.u.shape
         blocks = _blocks(width)
-        # fewer blocks to a task where threads would be idle otherwise
-        group = max(1, min(GROUP, items * blocks // torch.get_num_threads()))
+        group = max(1, min(GROUP, items * blocks // tasks))
         u, delta, B, C = (_rows(t) for t in (x.u, x.delta, x.B.float(), x.C.float()))
         z = None if x.z is None else _rows(x.z)
         A = _pack(x.A.float() * LOG2_E)
@@ -98,7 +108,7 @@ def _new_rows(x: Tensor) -> Tensor:
 
 def _new_saved(x: ScanInputs, save: bool) -> Tensor:
     """Return memory for the state before every chunk, none if not to be saved."""
-    chunks = -(-x.u.shape[1] // CHUNK) if save else 0
+    chunks = _chunks(x.u.shape[1]) if save else 0
     shape = (len(x.u), _blocks(x.u.shape[2]), chunks, x.A.shape[1], LANES)
     return x.u.new_empty(shape, dtype=torch.float32)
 
@@ -119,12 +129,12 @@ def _scan_op(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, the last state, and (if asked to save) the state before every chunk."""
     x = ScanInputs(*args)
     kernels.announce_compilation()
-    launch = _Launch(x)
+    launch = _Launch(x, torch.get_num_threads())
     y, saved, scratch = _new_rows(x.u), _new_saved(x, save), _scratch(x.u, TILE_ROWS)
-    state, keep = _pack(initial_state(x)), saved.data_ptr() if save else 0
+    state = _pack(initial_state(x))
 
     def work(worker: int, start: int, stop: int) -> None:
-        at = scratch[worker].data_ptr()
+        at, keep = scratch[worker].data_ptr(), saved.data_ptr() if save else 0
         kernels.forward(start, stop, at, launch.scan, _tokens(y), state.data_ptr(), keep)
 
     run_in_threads(work, launch.tasks)
@@ -138,6 +148,70 @@ def _(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     return y, x.u.new_empty(len(x.u), *x.A.shape, dtype=torch.float32), _new_saved(x, save)
 
 
+class _Backward:
+    """The memory of a backward, and the way through it from the last segment to the first."""
+
+    def __init__(self, dy: Tensor, dstate: Tensor | None, saved: Tensor, x: ScanInputs) -> None:
+        items, length, width = x.u.shape
+        states, blocks = x.A.shape[1], _blocks(width)
+        new = partial(x.u.new_zeros, dtype=torch.float32)
+        self.launch, self.saved, self.reverse = _Launch(x, BACKWARD_TASKS), saved, x.reverse
+        self.scratch = _scratch(x.u, TILE_ROWS + 2 * states)
+        self.dy, self.du, self.ddelta = _rows(dy), _new_rows(x.u), _new_rows(x.delta)
+        self.dz = None if x.z is None else _new_rows(x.z)
+        self.dA, self.dD, self.dbias = (new(items, blocks, n, LANES) for n in (states, 1, 1))
+        self.dstate = _pack(new(items, width, states) if dstate is None else dstate)
+        self.dB, self.dC = (new(items, length, states) for _ in "BC")
+        self.chunks = _segment(self.launch.tasks, x)
+        rows = self.chunks * CHUNK
+        self.parts = [new(items, self.launch.groups, rows, states) for _ in "BC"]
+        part_B, part_C = self.parts
+        self.grad = Gradients(
+            y=_tokens(self.dy),
+            u=_tokens(self.du),
+            delta=_tokens(self.ddelta),
+            z=_tokens(self.dz),
+            B=part_B.data_ptr(),
+            C=part_C.data_ptr(),
+            rows=rows,
+            A=self.dA.data_ptr(),
+            D=self.dD.data_ptr(),
+            bias=self.dbias.data_ptr(),
+            state=self.dstate.data_ptr(),
+        )
+
+    def run(self) -> None:
+        """Fill all gradients."""
+        for first in reversed(range(0, _chunks(self.dB.shape[1]), self.chunks)):
+            self._run_segment(first, min(first + self.chunks, _chunks(self.dB.shape[1])))
+
+    def _run_segment(self, first: int, last: int) -> None:
+        """Go back through the chunks before `last`, down to `first`; add up their dB and dC."""
+
+        def work(worker: int, start: int, stop: int) -> None:
+            at, saved = self.scratch[worker].data_ptr(), self.saved.data_ptr()
+            kernels.backward(start, stop, at, self.launch.scan, self.grad, saved, first, last)
+
+        run_in_threads(work, self.launch.tasks)
+        for total, part in zip((self.dB, self.dC), self.parts, strict=True):
+            segment = total[:, first * CHUNK : last * CHUNK]
+            segment.copy_(part[:, :, : segment.shape[1]].sum(1))
+
+    def gradients(self, width: int) -> list[Tensor | None]:
+        """Return the gradients in the order of `ScanInputs`."""
+        dA, dD, dbias = (_unpack(t.sum(0), width) for t in (self.dA, self.dD, self.dbias))
+        dB, dC = (t.flip(1) if self.reverse else t for t in (self.dB, self.dC))
+        channels = (dD.view(-1), self.dz, dbias.view(-1), _unpack(self.dstate, width))
+        return [self.du, self.ddelta, dA, dB, dC, *channels]
+
+
+def _segment(tasks: int, x: ScanInputs) -> int:
+    """Return of how many chunks the partial sums of all tasks are kept at a time."""
+    limit = min(PARTIAL_SUMS, 4 * x.u.numel() // 8)  # an eighth of u in float32
+    chunk = tasks * CHUNK * x.A.shape[1] * 2 * 4  # bytes
+    return max(1, min(limit // max(1, chunk), _chunks(x.u.shape[1])))
+
+
 @torch.library.custom_op(
     "sparsefield::selective_scan_backward",
     mutates_args=(),
@@ -147,37 +221,9 @@ def _(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _backward_op(dy: Tensor, dstate: Tensor | None, saved: Tensor, *args: Any) -> list[Tensor]:
     """Return the gradients of all tensors of `ScanInputs`, in its order."""
     x = ScanInputs(*args)
-    launch = _Launch(x)
-    items, length, width = x.u.shape
-    states, blocks = x.A.shape[1], _blocks(width)
-    new = partial(x.u.new_zeros, dtype=torch.float32)
-    dy, du, ddelta = _rows(dy), _new_rows(x.u), _new_rows(x.delta)
-    dz = None if x.z is None else _new_rows(x.z)
-    dB, dC = (new(items, launch.groups, length, states) for _ in "BC")
-    dA, dD, dbias = (new(items, blocks, rows, LANES) for rows in (states, 1, 1))
-    dh = _pack(new(items, width, states) if dstate is None else dstate)
-    scratch = _scratch(x.u, TILE_ROWS + 2 * states)
-    grad = Gradients(
-        y=_tokens(dy),
-        u=_tokens(du),
-        delta=_tokens(ddelta),
-        z=_tokens(dz),
-        B=dB.data_ptr(),
-        C=dC.data_ptr(),
-        A=dA.data_ptr(),
-        D=dD.data_ptr(),
-        bias=dbias.data_ptr(),
-        state=dh.data_ptr(),
-    )
-
-    def work(worker: int, start: int, stop: int) -> None:
-        at = scratch[worker].data_ptr()
-        kernels.backward(start, stop, at, launch.scan, grad, saved.data_ptr())
-
-    run_in_threads(work, launch.tasks)
-    dA, dD, dbias = (_unpack(t.sum(0), width) for t in (dA, dD, dbias))
-    channels = (dD.view(-1), dz, dbias.view(-1), _unpack(dh, width))
-    return _like_inputs(x, [du, ddelta, dA, dB.sum(1), dC.sum(1), *channels])
+    backward = _Backward(dy, dstate, saved, x)
+    backward.run()
+    return _like_inputs(x, backward.gradients(x.u.shape[2]))
 
 
 def _like_inputs(x: ScanInputs, grads: list[Tensor | None]) -> list[Tensor]:
@@ -203,7 +249,7 @@ def _gradients(
     ctx: Any, dy: Tensor | None, dstate: Tensor | None, _: None
 ) -> tuple[Tensor | None, ...]:
     saved, *tensors = ctx.saved_tensors
-    dy = torch.zeros_like(tensors[0]) if dy is None else dy
+    dy = tensors[0].new_zeros(()).expand_as(tensors[0]) if dy is None else dy
     grads = _backward_op(dy, dstate, saved, *tensors, ctx.reverse)
     given = (None if t is None else g for t, g in zip(tensors, grads, strict=True))
     return (None, *given, None)

@@ -11,158 +11,51 @@ import logging
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from numba import njit
 
-from sparsefield.nn.scan import simd
+from sparsefield.nn.scan import layout, simd
+from sparsefield.nn.scan.layout import (
+    CHUNK,
+    ROW,
+    TILE_ROWS,
+    VECTOR,
+    Place,
+    channels,
+    read,
+    tile_at,
+    walk,
+    write,
+)
 from sparsefield.nn.scan.simd import (
-    LANES,
     LN_2,
     broadcast,
     exp2,
     fma,
     load,
-    load_first,
-    load_first_bfloat16,
     prefetch,
     sigmoid,
     softplus,
     splat,
     store,
-    store_first,
-    store_first_bfloat16,
     store_total,
 )
 
 _log = logging.getLogger(__name__)
-
-CHUNK = 32
-VECTOR = 4 * LANES  # bytes
-# bytes of one row of scratch: a chunk, the state before it, and a shift that keeps equal places
-# of neighbouring rows apart in the cache
-ROW = (CHUNK + 3) * VECTOR
-
-
-class Tokens(NamedTuple):
-    """Where a (B, L, *) tensor lies: its address, or 0 for none, and its strides in bytes."""
-
-    address: int
-    item: int
-    row: int
-    size: int  # of one number: 4 for float32, 2 for bfloat16
-
-
-class Scan(NamedTuple):
-    """The inputs of one scan; A, D and bias are addresses of channels in blocks of `LANES`."""
-
-    u: Tokens
-    delta: Tokens
-    z: Tokens
-    B: Tokens
-    C: Tokens
-    A: int  # (blocks, N, LANES), times log2(e)
-    D: int  # (blocks, LANES)
-    bias: int  # (blocks, LANES)
-    length: int
-    width: int
-    states: int
-    blocks: int
-    group: int  # blocks that one task works on
-    reverse: bool
-
-
-class Gradients(NamedTuple):
-    """What the backward reads and writes; what sums over tokens is kept per item and block."""
-
-    y: Tokens
-    u: Tokens
-    delta: Tokens
-    z: Tokens
-    B: int  # (items, groups, L, N)
-    C: int  # (items, groups, L, N)
-    A: int  # (items, blocks, N, LANES)
-    D: int  # (items, blocks, LANES)
-    bias: int  # (items, blocks, LANES)
-    state: int  # (items, blocks, N, LANES): of the last state going in, of h0 coming out
-
-
-class Place(NamedTuple):
-    """Consecutive tokens, in scan order, of one block of channels."""
-
-    item: int
-    block: int
-    first: int
-    length: int
-
-
-class Tile(NamedTuple):
-    """Addresses of the scratch rows for one place, each (CHUNK + 1, LANES)."""
-
-    step: int
-    drive: int
-    y: int
-    decay: int
-    state: int
-    dy: int
-    dstep: int
-    ddrive: int
-
-
-TILE_ROWS = len(Tile._fields)
-
-
-@njit
-def _tile(a: int) -> Any:
-    r = ROW
-    return Tile(a, a + r, a + 2 * r, a + 3 * r, a + 4 * r, a + 5 * r, a + 6 * r, a + 7 * r)
-
-
-@njit
-def _walk(scan: Any, tokens: Any, place: Any) -> Any:
-    """Return the address of the place's first token and the way to the next, in scan order."""
-    base = tokens.address + place.item * tokens.item
-    if scan.reverse:
-        return base + (scan.length - 1 - place.first) * tokens.row, -tokens.row
-    return base + place.first * tokens.row, tokens.row
-
-
-@njit
-def _channels(tokens: Any, place: Any, token: int) -> int:
-    return token + place.block * LANES * tokens.size
-
-
-@njit
-def _read(scan: Any, tokens: Any, place: Any, token: int) -> Any:
-    """Return the place's channels of a token, zero beyond the last channel."""
-    address, width = _channels(tokens, place, token), scan.width - place.block * LANES
-    if tokens.size == 2:
-        return load_first_bfloat16(address, width)
-    return load(address) if width >= LANES else load_first(address, width)
-
-
-@njit
-def _write(scan: Any, tokens: Any, place: Any, token: int, value: Any) -> None:
-    address, width = _channels(tokens, place, token), scan.width - place.block * LANES
-    if tokens.size == 2:
-        store_first_bfloat16(address, width, value)
-    elif width >= LANES:
-        store(address, value)
-    else:
-        store_first(address, width, value)
 
 
 @njit
 def _load_tokens(scan: Any, place: Any, tile: Any, ahead: int) -> None:
     """Fill the tile with step = softplus(delta + bias), drive = step u, y = D u."""
     bias, skip = load(scan.bias + place.block * VECTOR), load(scan.D + place.block * VECTOR)
-    u, u_hop = _walk(scan, scan.u, place)
-    delta, delta_hop = _walk(scan, scan.delta, place)
+    u, u_hop = walk(scan, scan.u, place)
+    delta, delta_hop = walk(scan, scan.delta, place)
     for i in range(place.length):
-        prefetch(_channels(scan.u, place, u + (i + ahead) * u_hop))
-        prefetch(_channels(scan.delta, place, delta + (i + ahead) * delta_hop))
-        value = _read(scan, scan.u, place, u + i * u_hop)
-        step = softplus(_read(scan, scan.delta, place, delta + i * delta_hop) + bias)
+        prefetch(channels(scan.u, place, u + (i + ahead) * u_hop))
+        prefetch(channels(scan.delta, place, delta + (i + ahead) * delta_hop))
+        value = read(scan, scan.u, place, u + i * u_hop)
+        step = softplus(read(scan, scan.delta, place, delta + i * delta_hop) + bias)
         store(tile.step + i * VECTOR, step)
         store(tile.drive + i * VECTOR, step * value)
         store(tile.y + i * VECTOR, skip * value)
@@ -172,8 +65,8 @@ def _load_tokens(scan: Any, place: Any, tile: Any, ahead: int) -> None:
 def _scan_state(scan: Any, place: Any, tile: Any, n: int, h: Any) -> Any:
     """Run state n through the place from h; keep decays and states; add C_n h to y."""
     a = load(scan.A + (place.block * scan.states + n) * VECTOR)
-    b, b_hop = _walk(scan, scan.B, place)
-    c, c_hop = _walk(scan, scan.C, place)
+    b, b_hop = walk(scan, scan.B, place)
+    c, c_hop = walk(scan, scan.C, place)
     store(tile.state, h)
     for i in range(place.length):
         at = i * VECTOR
@@ -188,16 +81,16 @@ def _scan_state(scan: Any, place: Any, tile: Any, n: int, h: Any) -> Any:
 @njit
 def _store_output(scan: Any, place: Any, tile: Any, y: Any) -> None:
     """Write the tile's y, times silu(z) if there is a gate."""
-    z, z_hop = _walk(scan, scan.z, place)
-    out, out_hop = _walk(scan, y, place)
+    z, z_hop = walk(scan, scan.z, place)
+    out, out_hop = walk(scan, y, place)
     for i in range(place.length):
-        prefetch(_channels(y, place, out + (i + CHUNK) * out_hop))
+        prefetch(channels(y, place, out + (i + CHUNK) * out_hop))
         value = load(tile.y + i * VECTOR)
         if scan.z.address:
-            prefetch(_channels(scan.z, place, z + (i + CHUNK) * z_hop))
-            gate = _read(scan, scan.z, place, z + i * z_hop)
+            prefetch(channels(scan.z, place, z + (i + CHUNK) * z_hop))
+            gate = read(scan, scan.z, place, z + i * z_hop)
             value = value * (gate * sigmoid(gate))
-        _write(scan, y, place, out + i * out_hop, value)
+        write(scan, y, place, out + i * out_hop, value)
 
 
 @njit
@@ -215,13 +108,13 @@ def _scan_place(scan: Any, place: Any, tile: Any, y: Any, state: int, saved: int
 @njit
 def _load_gradients(scan: Any, place: Any, tile: Any, grad: Any) -> None:
     """Fill the tile with dy behind the gate and zero gradients of step and drive."""
-    dy, dy_hop = _walk(scan, grad.y, place)
-    z, z_hop = _walk(scan, scan.z, place)
+    dy, dy_hop = walk(scan, grad.y, place)
+    z, z_hop = walk(scan, scan.z, place)
     for i in range(place.length):
-        prefetch(_channels(grad.y, place, dy + (i - CHUNK) * dy_hop))
-        value = _read(scan, grad.y, place, dy + i * dy_hop)
+        prefetch(channels(grad.y, place, dy + (i - CHUNK) * dy_hop))
+        value = read(scan, grad.y, place, dy + i * dy_hop)
         if scan.z.address:
-            gate = _read(scan, scan.z, place, z + i * z_hop)
+            gate = read(scan, scan.z, place, z + i * z_hop)
             value = value * (gate * sigmoid(gate))
         store(tile.dy + i * VECTOR, value)
         store(tile.dstep + i * VECTOR, splat(0.0))
@@ -235,8 +128,8 @@ def _reverse_state(scan: Any, place: Any, tile: Any, n: int, carry: Any, db: int
     The results are the gradient of the state before the place and the place's part of A's.
     """
     a = load(scan.A + (place.block * scan.states + n) * VECTOR)
-    b, b_hop = _walk(scan, scan.B, place)
-    c, c_hop = _walk(scan, scan.C, place)
+    b, b_hop = walk(scan, scan.B, place)
+    c, c_hop = walk(scan, scan.C, place)
     da = splat(0.0)
     h = load(tile.state + place.length * VECTOR)
     for j in range(place.length):
@@ -262,22 +155,22 @@ def _store_gradients(scan: Any, place: Any, tile: Any, grad: Any) -> None:
     """Write the gradients of u and delta and add up those of D and the bias."""
     at = (place.item * scan.blocks + place.block) * VECTOR
     bias, skip = load(scan.bias + place.block * VECTOR), load(scan.D + place.block * VECTOR)
-    u, u_hop = _walk(scan, scan.u, place)
-    delta, delta_hop = _walk(scan, scan.delta, place)
-    du, du_hop = _walk(scan, grad.u, place)
-    ddelta, ddelta_hop = _walk(scan, grad.delta, place)
+    u, u_hop = walk(scan, scan.u, place)
+    delta, delta_hop = walk(scan, scan.delta, place)
+    du, du_hop = walk(scan, grad.u, place)
+    ddelta, ddelta_hop = walk(scan, grad.delta, place)
     dskip, dbias = splat(0.0), splat(0.0)
     for i in range(place.length):
-        prefetch(_channels(grad.u, place, du + (i - CHUNK) * du_hop))
-        prefetch(_channels(grad.delta, place, ddelta + (i - CHUNK) * ddelta_hop))
-        value = _read(scan, scan.u, place, u + i * u_hop)
-        raw = _read(scan, scan.delta, place, delta + i * delta_hop) + bias
+        prefetch(channels(grad.u, place, du + (i - CHUNK) * du_hop))
+        prefetch(channels(grad.delta, place, ddelta + (i - CHUNK) * ddelta_hop))
+        value = read(scan, scan.u, place, u + i * u_hop)
+        raw = read(scan, scan.delta, place, delta + i * delta_hop) + bias
         dy, ddrive = load(tile.dy + i * VECTOR), load(tile.ddrive + i * VECTOR)
         # A holds a factor log2(e) too many
         draw = fma(ddrive, value, load(tile.dstep + i * VECTOR) * splat(LN_2)) * sigmoid(raw)
-        _write(scan, grad.delta, place, ddelta + i * ddelta_hop, draw)
+        write(scan, grad.delta, place, ddelta + i * ddelta_hop, draw)
         step = load(tile.step + i * VECTOR)
-        _write(scan, grad.u, place, du + i * du_hop, fma(ddrive, step, dy * skip))
+        write(scan, grad.u, place, du + i * du_hop, fma(ddrive, step, dy * skip))
         dskip, dbias = fma(dy, value, dskip), dbias + draw
     store(grad.D + at, load(grad.D + at) + dskip)
     store(grad.bias + at, load(grad.bias + at) + dbias)
@@ -286,15 +179,15 @@ def _store_gradients(scan: Any, place: Any, tile: Any, grad: Any) -> None:
 @njit
 def _store_gate_gradient(scan: Any, place: Any, tile: Any, grad: Any) -> None:
     """Write dz = dy y silu'(z), with the y from before the gate."""
-    z, z_hop = _walk(scan, scan.z, place)
-    dz, dz_hop = _walk(scan, grad.z, place)
-    dy, dy_hop = _walk(scan, grad.y, place)
+    z, z_hop = walk(scan, scan.z, place)
+    dz, dz_hop = walk(scan, grad.z, place)
+    dy, dy_hop = walk(scan, grad.y, place)
     for i in range(place.length):
-        gate = _read(scan, scan.z, place, z + i * z_hop)
+        gate = read(scan, scan.z, place, z + i * z_hop)
         s = sigmoid(gate)
         slope = fma(gate * s, splat(1.0) - s, s)
-        value = _read(scan, grad.y, place, dy + i * dy_hop) * load(tile.y + i * VECTOR)
-        _write(scan, grad.z, place, dz + i * dz_hop, value * slope)
+        value = read(scan, grad.y, place, dy + i * dy_hop) * load(tile.y + i * VECTOR)
+        write(scan, grad.z, place, dz + i * dz_hop, value * slope)
 
 
 @njit
@@ -316,15 +209,11 @@ def _reverse_place(scan: Any, place: Any, tile: Any, grad: Any, saved: int, sums
 
 
 @njit
-def _sum_channels(scan: Any, place: Any, source: int, target: int) -> None:
-    """Add up the lanes of (N, CHUNK, LANES) into the place's rows of (L, N)."""
-    row_bytes = 4 * scan.states
-    out, hop = target + place.first * row_bytes, row_bytes
-    if scan.reverse:
-        out, hop = target + (scan.length - 1 - place.first) * row_bytes, -row_bytes
-    for n in range(scan.states):
-        for i in range(place.length):
-            store_total(out + i * hop + 4 * n, load(source + n * ROW + i * VECTOR))
+def _sum_lanes(states: int, count: int, source: int, target: int) -> None:
+    """Add up the lanes of (N, CHUNK, LANES) into (count, N)."""
+    for n in range(states):
+        for i in range(count):
+            store_total(target + 4 * (i * states + n), load(source + n * ROW + i * VECTOR))
 
 
 @njit
@@ -352,7 +241,7 @@ def _entry_points(source: str) -> Any:
     ) -> None:
         """Scan the tasks start to stop; `saved`, if any, gets the state before every chunk."""
         _ = source
-        tile = _tile(scratch)
+        tile = tile_at(scratch)
         chunks = (scan.length + CHUNK - 1) // CHUNK
         size = scan.states * VECTOR
         for task in range(start, stop):
@@ -365,25 +254,33 @@ def _entry_points(source: str) -> Any:
                     keep = saved + (at * chunks + chunk) * size if saved else 0
                     _scan_place(scan, place, tile, y, state + at * size, keep)
 
-    def backward(start: int, stop: int, scratch: int, scan: Any, grad: Any, saved: int) -> None:
-        """Do the backward of the tasks start to stop, the last chunk first."""
+    def backward(
+        start: int,
+        stop: int,
+        scratch: int,
+        scan: Any,
+        grad: Any,
+        saved: int,
+        first_chunk: int,
+        last_chunk: int,
+    ) -> None:
+        """Do the backward of the tasks start to stop, from before last_chunk to first_chunk."""
         _ = source
-        tile, sums = _tile(scratch), scratch + TILE_ROWS * ROW
+        tile, sums = tile_at(scratch), scratch + TILE_ROWS * ROW
+        sums_c = sums + scan.states * ROW
         chunks = (scan.length + CHUNK - 1) // CHUNK
         for task in range(start, stop):
             item, first_block, last_block = _task(scan, task)
-            rows = task * scan.length * scan.states * 4
-            for j in range(chunks):
-                chunk = chunks - 1 - j
+            for chunk in range(last_chunk - 1, first_chunk - 1, -1):
                 count = min(CHUNK, scan.length - chunk * CHUNK)
                 _clear(sums, 2 * scan.states * ROW)
                 for block in range(first_block, last_block):
                     place = Place(item, block, chunk * CHUNK, count)
                     at = ((item * scan.blocks + block) * chunks + chunk) * scan.states * VECTOR
                     _reverse_place(scan, place, tile, grad, saved + at, sums)
-                place = Place(item, first_block, chunk * CHUNK, count)
-                _sum_channels(scan, place, sums, grad.B + rows)
-                _sum_channels(scan, place, sums + scan.states * ROW, grad.C + rows)
+                at = (task * grad.rows + (chunk - first_chunk) * CHUNK) * scan.states * 4
+                _sum_lanes(scan.states, count, sums, grad.B + at)
+                _sum_lanes(scan.states, count, sums_c, grad.C + at)
 
     return _cached(forward), _cached(backward)
 
@@ -396,7 +293,7 @@ def _cached(kernel: Any) -> Any:
         return njit(nogil=True)(kernel)
 
 
-_sources = b"".join(Path(file).read_bytes() for file in (__file__, simd.__file__))
+_sources = b"".join(Path(file).read_bytes() for file in (__file__, layout.__file__, simd.__file__))
 forward, backward = _entry_points(sha256(_sources).hexdigest())
 
 

@@ -5,6 +5,9 @@ References:
     https://arxiv.org/abs/2312.00752; https://github.com/state-spaces/mamba
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
 from sparsefield.errors import InputError
@@ -26,8 +29,13 @@ def scan_mamba_ssm(x: ScanInputs) -> tuple[Tensor, Tensor]:
         raise InputError(f"the 'mamba_ssm' scan needs CUDA tensors, not {x.u.device.type}")
     if x.h0 is not None:
         raise InputError("the 'mamba_ssm' scan cannot start from h0; use another backend")
+    return call_kernel(selective_scan_fn, x)
+
+
+def call_kernel(kernel: Callable[..., Any], x: ScanInputs) -> tuple[Tensor, Tensor]:
+    """Call a kernel of the package's signature, with all sequences (B, D, L) in the type of u."""
     u, delta, B, C = (_by_channel(t.to(x.u), x.reverse) for t in (x.u, x.delta, x.B, x.C))
-    y, state = selective_scan_fn(
+    y, state = kernel(
         u,
         delta,
         x.A.float(),

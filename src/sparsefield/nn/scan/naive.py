@@ -11,10 +11,11 @@ def scan_naive(x: ScanInputs) -> tuple[Tensor, Tensor]:
     steps, h = step_sizes(x), initial_state(x)
     drive = steps * x.u.to(steps)
     A, B, C = (p.to(steps) for p in (x.A, x.B, x.C))
-    tokens = range(x.u.shape[1])
+    # unbound once: the backward of an index into a token would fill a tensor of all tokens
+    tokens = list(zip(*(t.unbind(1) for t in (steps, drive, B, C)), strict=True))
     outputs: list[Tensor] = []
-    for k in reversed(tokens) if x.reverse else tokens:
-        h = torch.exp(steps[:, k, :, None] * A) * h + drive[:, k, :, None] * B[:, k, None, :]
-        outputs.append((h @ C[:, k, :, None]).squeeze(-1))
+    for step, value, b, c in reversed(tokens) if x.reverse else tokens:
+        h = torch.exp(step[..., None] * A) * h + value[..., None] * b[:, None, :]
+        outputs.append((h @ c[..., None]).squeeze(-1))
     y = torch.stack(outputs[::-1] if x.reverse else outputs, dim=1)
     return skip_and_gate(y, x), h
