@@ -45,7 +45,7 @@ def overfit(preset, size, steps, folder, batch_size=8):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("size", "steps"), [(16, 160), pytest.param(32, 300, marks=pytest.mark.slow)]
+    ("size", "steps"), [(16, 300), pytest.param(32, 600, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("preset", ["v1-small", "v2-small"])
 def test_one_image_is_learnt_to_35_decibels_through_the_heun_sampler(
