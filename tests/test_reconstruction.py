@@ -123,12 +123,14 @@ def test_observations_of_any_floating_type_are_taken(model, dtype):
 def test_values_stay_within_a_known_range(model):
     bounded = Normalizer((280.0, -3.0), (10.0, 0.5), low=-3.0, high=281.0)
     spec = ModelSpec("v1", {}, "data", 1.0, bounded, SHAPE)
-    field = reconstruct(
-        Model("bounded", model.flow, spec), observe(), samples=2, coords=[[0.9, 0]]
-    )
+    bounded_model, obs = Model("bounded", model.flow, spec), observe()
+    inside = Observation(obs.coords, obs.values.clamp(-3, 281))
+    field = reconstruct(bounded_model, inside, samples=2, coords=[[0.9, 0]])
     for values in (field.mean, field.samples):
         assert values.min() >= -3
         assert values.max() <= 281
+    with pytest.raises(InputError, match=r"takes values in \[-3, 281\]; observations reach"):
+        reconstruct(bounded_model, obs)
 
 
 def points(dims):

@@ -22,6 +22,9 @@ from sparsefield.samplers import build_sampler
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Values may leave the range of a model by this much, as rounding does.
+SAME_VALUE = 1e-4
+
 # Two points closer than this, in coordinate units, are one point.
 SAME_POINT = 1e-5
 
@@ -51,7 +54,7 @@ class Model:
         return sum(weight.numel() for weight in self.flow.parameters())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reconstruction:
     """A reconstructed field in physical units.
 
@@ -74,6 +77,15 @@ class Reconstruction:
     nfe: int
     seconds: float
     obs: Observation
+
+    def __repr__(self) -> str:
+        """Say what was reconstructed, without the numbers."""
+        where = "free points" if self.shape is None else " x ".join(map(str, self.shape))
+        draws = 0 if self.samples is None else len(self.samples)
+        return (
+            f"Reconstruction({where}, {self.mean.shape[-1]} channels, {draws} samples, "
+            f"from {self.obs.count} points, nfe={self.nfe}, seconds={self.seconds:.2f})"
+        )
 
     def on_grid(self, values: Tensor) -> np.ndarray:
         """Lay values (..., L, C) of this reconstruction out as an array (..., *shape, C).
@@ -238,4 +250,16 @@ def _check_fit(model: Model, obs: Observation, points: Tensor) -> None:
     if obs.channels != channels:
         raise InputError(
             f"model '{model.name}' has {channels} channels; observations have {obs.channels}"
+        )
+    _check_range(model, obs)
+
+
+def _check_range(model: Model, obs: Observation) -> None:
+    normalizer, seen = model.spec.normalizer, obs.values[obs.valid]
+    low = float("-inf") if normalizer.low is None else normalizer.low
+    high = float("inf") if normalizer.high is None else normalizer.high
+    if seen.min() < low - SAME_VALUE or seen.max() > high + SAME_VALUE:
+        raise InputError(
+            f"model '{model.name}' takes values in [{low:g}, {high:g}]; observations reach from "
+            f"{seen.min():g} to {seen.max():g}"
         )

@@ -102,3 +102,8 @@ def test_batched_adds_the_axis_once():
 def test_to_changes_the_floating_type_only():
     obs = random_observation().to(dtype=torch.float64)
     assert (obs.coords.dtype, obs.valid.dtype) == (torch.float64, torch.bool)
+
+
+def test_an_observation_without_a_measurement_is_refused():
+    with pytest.raises(errors.InputError, match="no row is a measurement"):
+        Observation(torch.zeros(3, 2), torch.zeros(3, 1), torch.zeros(3, dtype=torch.bool))

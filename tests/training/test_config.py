@@ -103,3 +103,21 @@ def test_preset_may_be_a_file(tmp_path):
     path.write_text("epochs = = 3")
     with pytest.raises(InputError, match=r"mine\.toml is not valid TOML"):
         load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("flow.time_shift=0", "flow.time_shift must be above 0"),
+        ("optimizer.lr=-1", "optimizer.lr must be above 0"),
+        ("optimizer.ema=1", "optimizer.ema must be below 1"),
+        ("flow.mean_fraction=1.5", "flow.mean_fraction must be at most 1"),
+        ("seed=-1", "seed must be at least 0"),
+        ("data.window=-1", "data.window must be at least 0"),
+        ("model.heads=0", "model.heads must be above 0"),
+        ("flow.prediction=noise", "says nothing of the data at t = 0"),
+    ],
+)
+def test_numbers_that_could_not_train_are_refused(override, message):
+    with pytest.raises(InputError, match=message):
+        load_config("v1-small", [override])

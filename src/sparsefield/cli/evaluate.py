@@ -51,6 +51,8 @@ def command(
     from sparsefield.evaluation.report import Evaluation, write_report
     from sparsefield.fields.datasets import open_dataset
 
+    if samples == 1 or samples < 0:
+        raise InputError(f"a spread needs at least 2 samples; --samples {samples} gives none")
     loaded = None if model == "floors" else _load(model, device)
     fields = open_dataset(data, split, limit, size)
     protocol = Protocol(density, seed, split)
@@ -138,7 +140,7 @@ def _show(report: dict[str, Any]) -> None:
         shown = (f"{name} {report['samples'][name]:.3f}" for name in SAMPLE_COLUMNS)
         console.print(f"{report['samples']['draws']} draws: {', '.join(shown)}")
     if report["nfe"]:
-        console.print(f"{report['nfe']} network evaluations per field")
+        console.print(f"network evaluations per field: {report['nfe']}")
     console.print(f"{duration(report['seconds'])} on {report['device']}")
     if verdict(report):
         console.print(verdict(report))

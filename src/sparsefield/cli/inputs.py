@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from zipfile import BadZipFile
 
 from sparsefield.errors import InputError
 
@@ -64,12 +65,21 @@ def _read_archive(path: Path) -> "tuple[np.ndarray, np.ndarray]":
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputError(
+                f"{path} holds a single array; a .npz with coords and values is needed"
+            )
+        with archive:
             return archive["coords"], archive["values"]
     except KeyError as error:
         raise InputError(f"{path} lacks the array {error}; it needs coords and values") from error
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} is not a readable .npz archive: {error}") from error
+    except InputError:
+        raise
+    except ValueError as error:  # numpy's own text recommends pickle
+        raise InputError(f"{path} is not a readable .npz archive of numbers") from error
 
 
 def _read_table(path: Path, dims: int) -> "tuple[np.ndarray, np.ndarray]":

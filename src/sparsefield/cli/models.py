@@ -66,13 +66,24 @@ def _model_table(models: dict[str, Any]) -> Table:
     return table
 
 
+def _scores(card: dict[str, Any]) -> str:
+    """Say in a line how good a model was measured to be."""
+    scores = card.get("scores")
+    if not scores:
+        return "not evaluated"
+    mean = scores["mean"]
+    return (
+        f"{mean['psnr']:.2f} dB, SSIM {mean['ssim']:.3f} on {scores['data']} at "
+        f"{scores['density']:.0%}"
+    )
+
+
 def _bundle_table(bundled: dict[str, Any]) -> Table:
     table = Table("bundled", "model", box=None)
     table.add_column("parameters", justify="right")
     table.add_column("grid")
-    table.add_column("card")
+    table.add_column("scores")
     for name, row in bundled.items():
         grid = " x ".join(map(str, row["shape"]))
-        card = ", ".join(f"{key} {value}" for key, value in row["card"].items())
-        table.add_row(name, row["model"], f"{row['parameters']:,}", grid, card)
+        table.add_row(name, row["model"], f"{row['parameters']:,}", grid, _scores(row["card"]))
     return table

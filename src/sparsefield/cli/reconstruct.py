@@ -50,13 +50,12 @@ def command(
         raise InputError(f"cannot write {out}: the suffix must be {' or '.join(SUFFIXES)}")
     loaded = load(model, choose_device(device))
     obs, grid = read_observation(input, loaded, Masking(density, seed))
+    if size is not None and len(size) != len(loaded.spec.shape):
+        raise InputError(f"--size takes {len(loaded.spec.shape)} numbers here, not {len(size)}")
     field = reconstruct(loaded, obs, size or grid, None, samples, sampler, steps, seed)
     _write(field, out)
     shape = " x ".join(map(str, field.shape or ()))
-    print(
-        f"{out}: {shape} from {obs.count} points, {field.nfe} network evaluations, "
-        f"{duration(field.seconds)}"
-    )
+    print(f"{out}: {shape} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}")
     return 0
 
 

@@ -47,7 +47,7 @@ def _facts(status: Status) -> list[str]:
         str(status.config.model["name"]),
         status.state,
         f"{status.epoch}/{status.config.epochs}",
-        str(last.get("step", 0)),
+        str(max(last.get("step", 0), status.saved_step)),
         f"{last['loss']:.4f}" if last else "",
         "" if psnr is None else f"{psnr:.2f} dB",
     ]

@@ -14,7 +14,7 @@ from sparsefield.errors import InputError
 ArrayLike = Tensor | np.ndarray | Sequence[Any]
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Observation:
     """M measured points of a field, or a batch of B such sets padded to one length.
 
@@ -41,11 +41,18 @@ class Observation:
         coords, values = _floating(coords), _floating(values)
         _check_points(coords, values)
         mask = _mask(valid, coords)
+        if not mask.any(dim=-1).all():
+            raise InputError("valid: no row is a measurement; at least one is needed")
         _check_finite("coords", coords, mask)
         _check_finite("values", values, mask)
         self._assign(
             coords.masked_fill(~mask[..., None], 0), values.masked_fill(~mask[..., None], 0), mask
         )
+
+    def __repr__(self) -> str:
+        """Say what was observed, without the numbers."""
+        sets = f"{len(self.coords)} x " if self.coords.ndim == 3 else ""
+        return f"Observation({sets}{self.count} points, {self.dims}-D, {self.channels} channels)"
 
     def _assign(self, coords: Tensor, values: Tensor, valid: Tensor) -> None:
         for name, tensor in (("coords", coords), ("values", values), ("valid", valid)):

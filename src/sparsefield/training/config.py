@@ -138,10 +138,13 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
         if key not in defaults:
             raise unknown_name("key", f"model.{key}", [f"model.{name}" for name in defaults])
         _convert(type(defaults[key]), value, f"model.{key}")
+        if isinstance(value, (int, float)) and value <= 0:
+            raise InputError(f"model.{key} must be above 0, not {value}")
     return config
 
 
 def _check_ranges(config: TrainConfig) -> None:
+    _check_numbers(config)
     for key in ("epochs", "batch_size", "eval_every", "save_every", "visualize_every"):
         if getattr(config, key) < 1:
             raise InputError(f"{key} must be at least 1, not {getattr(config, key)}")
@@ -152,6 +155,42 @@ def _check_ranges(config: TrainConfig) -> None:
         raise InputError("data.density of 1 observes every point and leaves no disjoint target")
     if config.data.target == "disjoint" and config.data.window:
         raise InputError("data.window asks for whole blocks; it needs data.target=all")
+    if config.flow.prediction in ("noise", "score") and config.flow.mean_fraction > 0:
+        raise InputError(
+            f"flow.prediction={config.flow.prediction} says nothing of the data at t = 0; "
+            "set flow.mean_fraction=0"
+        )
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    """Refuse numbers with which training would fail later, or succeed at nothing."""
+    positive = {
+        "flow.time_shift": config.flow.time_shift,
+        "optimizer.lr": config.optimizer.lr,
+        "optimizer.clip": config.optimizer.clip,
+    }
+    below_one = {"optimizer.ema": config.optimizer.ema, "optimizer.beta2": config.optimizer.beta2}
+    not_negative = below_one | {
+        "seed": config.seed,
+        "resume_every": config.resume_every,
+        "data.limit": config.data.limit,
+        "data.queries": config.data.queries,
+        "data.window": config.data.window,
+        "flow.mean_fraction": config.flow.mean_fraction,
+        "flow.contrast_weight": config.flow.contrast_weight,
+        "optimizer.warmup": config.optimizer.warmup,
+        "optimizer.weight_decay": config.optimizer.weight_decay,
+    }
+    rules = (
+        (positive, lambda x: x > 0, "above 0"),
+        (not_negative, lambda x: x >= 0, "at least 0"),
+        (below_one, lambda x: x < 1, "below 1"),
+        ({"flow.mean_fraction": config.flow.mean_fraction}, lambda x: x <= 1, "at most 1"),
+    )
+    for settings, holds, rule in rules:
+        for key, value in settings.items():
+            if not holds(value):
+                raise InputError(f"{key} must be {rule}, not {value}")
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:

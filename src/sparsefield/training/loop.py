@@ -201,7 +201,7 @@ class Trainer:
         self._save_state()
 
     def _validate(self, model: Model) -> dict[str, float]:
-        scores, _ = evaluate_mean(model, self.validation, Protocol(seed=self.config.seed))
+        scores, _ = evaluate_mean(model, self.validation, self._protocol())
         means = {f"val_{name}": float(values.mean()) for name, values in scores.items()}
         self.psnr = means["val_psnr"]
         if self.psnr > self.state.best:
@@ -214,9 +214,12 @@ class Trainer:
         """Draw rows of truth, observed points, target points, prediction and full field."""
         if find_spec("matplotlib") is None:  # the extra `plot`, which training can do without
             return
-        data = self.config.data
-        protocol = Protocol(sum(data.density) / 2, self.config.seed)
-        plot_training(model, self.validation, protocol, data.target, self.run.figure(epoch))
+        target, path = self.config.data.target, self.run.figure(epoch)
+        plot_training(model, self.validation, self._protocol(), target, path)
+
+    def _protocol(self) -> Protocol:
+        """Observe validation fields at the middle of the densities that are trained on."""
+        return Protocol(sum(self.config.data.density) / 2, self.config.seed)
 
     def _model(self) -> Model:
         card = {

@@ -36,7 +36,7 @@ class TrainState:
             _freeze(flow, prefix)
         self.trained = {n: w for n, w in flow.named_parameters() if w.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            _decay_groups(self.trained, config.weight_decay),
+            _decay_groups(flow, self.trained, config.weight_decay),
             lr=config.lr,
             betas=(0.9, config.beta2),
             fused=True,
@@ -117,10 +117,11 @@ def _freeze(flow: Flow, prefix: str) -> None:
 
 
 def _decay_groups(
-    weights: dict[str, nn.Parameter], weight_decay: float
+    flow: Flow, weights: dict[str, nn.Parameter], weight_decay: float
 ) -> list[dict[str, object]]:
-    """Decay matrices; leave biases, norms, scalars and the state matrix A alone."""
-    decayed = {n for n, w in weights.items() if w.ndim >= 2 and "A_log" not in n}
+    """Decay the matrices of linear maps; leave everything else alone."""
+    linear = [f"{name}.weight" for name, part in flow.named_modules() if type(part) is nn.Linear]
+    decayed = weights.keys() & set(linear)
     return [
         {"params": [w for n, w in weights.items() if n in decayed], "weight_decay": weight_decay},
         {"params": [w for n, w in weights.items() if n not in decayed], "weight_decay": 0.0},

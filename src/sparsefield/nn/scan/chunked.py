@@ -1,9 +1,11 @@
 """The recurrence in plain PyTorch, chunk after chunk: any device, memory linear in the length."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from sparsefield.nn.scan.shared import ScanInputs, initial_state, skip_and_gate, step_sizes
 
@@ -19,17 +21,48 @@ def scan_chunked(x: ScanInputs) -> tuple[Tensor, Tensor]:
     tokens = [steps, steps * x.u.to(steps), x.B.to(steps), x.C.to(steps)]
     if x.reverse:
         tokens = [t.flip(1) for t in tokens]
-    A = x.A.to(steps)
-    outputs: list[Tensor] = []
-    for chunk in zip(*(t.split(CHUNK, dim=1) for t in tokens), strict=True):
-        y, h = checkpoint(_scan_chunk, *chunk, A, h, use_reentrant=False, preserve_rng_state=False)
-        outputs.append(y)
-    y = torch.cat(outputs, dim=1)
+    y, h = _ChunkedScan.apply(*tokens, x.A.to(steps), h)
     return skip_and_gate(y.flip(1) if x.reverse else y, x), h
 
 
+class _ChunkedScan(torch.autograd.Function):
+    """The recurrence of steps, drive, B, C, A and h0, differentiated one chunk at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        *tokens, A, h = inputs
+        outputs, states = [], [h]
+        for chunk in _chunks(tokens):
+            y, h = _scan_chunk(A, h, *chunk)
+            outputs.append(y)
+            states.append(h)
+        ctx.save_for_backward(*tokens, A, *states[:-1])
+        return torch.cat(outputs, dim=1), h.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, dh: Tensor) -> tuple[Tensor, ...]:
+        *tokens, A = ctx.saved_tensors[:5]
+        states, dA = ctx.saved_tensors[5:], torch.zeros_like(A)
+        pieces = list(zip(_chunks(tokens), states, dy.split(CHUNK, dim=1), strict=True))
+        parts = []
+        for chunk, h, dy_chunk in reversed(pieces):
+            with torch.enable_grad():
+                leaves = [t.detach().requires_grad_() for t in (A, h, *chunk)]
+                results = _scan_chunk(*leaves)
+            dA_chunk, dh, *d_chunk = torch.autograd.grad(results, leaves, (dy_chunk, dh))
+            dA += dA_chunk
+            parts.append(d_chunk)
+        d_tokens = [torch.cat(part[::-1], dim=1) for part in zip(*parts, strict=True)]
+        return (*d_tokens, dA, dh)
+
+
+def _chunks(tokens: list[Tensor]) -> list[tuple[Tensor, ...]]:
+    return list(zip(*(t.split(CHUNK, dim=1) for t in tokens), strict=True))
+
+
 def _scan_chunk(
-    steps: Tensor, drive: Tensor, B: Tensor, C: Tensor, A: Tensor, h: Tensor
+    A: Tensor, h: Tensor, steps: Tensor, drive: Tensor, B: Tensor, C: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Scan one chunk by doubling: after pass i every token has the sum over its last 2^i tokens.
 
