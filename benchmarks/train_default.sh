@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Train, bundle and score the default model: benchmarks/train_default.sh DATA
-# DATA holds the folders cifar10, tiny_imagenet and cifar10_lossless. About two hours on 2 CPU cores;
-# killed and started again, it goes on where it was.
+# DATA holds the folders cifar10, tiny_imagenet and cifar10_lossless. Started again, it resumes.
+# The committed weights came from these settings in separate steps, not from one run of this script:
+# docs/LOG.md says how they differ.
 set -euo pipefail
 data=${1:?"usage: benchmarks/train_default.sh DATA"}
 cd "$(dirname "$0")/.."
