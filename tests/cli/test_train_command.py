@@ -30,7 +30,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(cli, monkeypatch):
     from sparsefield.training import loop
 
     assert cli(*TRAIN, "--run", "whole").code == 0
-    step = loop.Trainer._run_step
+    step = loop.Trainer.run_step
 
     def run_step(self):
         if self.state.step == 2:
@@ -38,7 +38,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(cli, monkeypatch):
         return step(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_run_step", run_step)
+        patch.setattr(loop.Trainer, "run_step", run_step)
         stopped = cli(*TRAIN, "--run", "halves")
     assert stopped.code == 0
     assert "saved at step 3; the same command resumes" in stopped.out

@@ -4,8 +4,6 @@ import logging
 import multiprocessing
 import os
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import ModuleType
@@ -318,46 +316,6 @@ def test_partial_sums_of_many_segments_add_up(reverse, monkeypatch):
     inputs = make_inputs("cpu", length=100, width=70)
     expected = run(inputs, "naive", torch.float64, reverse=reverse)
     assert_close(run(inputs, "cpu", reverse=reverse), expected, 3e-6)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_as_many_ranges_as_torch_has_threads(threads):
-    seen = []
-    with torch_threads(threads):
-        run_in_threads(lambda *call: seen.append(call), 7)
-    workers, starts, stops = zip(*sorted(seen), strict=True)
-    assert workers == tuple(range(threads))
-    assert (starts[0], stops[-1]) == (0, 7)
-    assert starts[1:] == stops[:-1]
-
-
-def test_no_tasks_are_one_empty_range():
-    seen = []
-    run_in_threads(lambda *call: seen.append(call), 0)
-    assert seen == [(0, 0, 0)]
-
-
-def test_no_thread_outlives_an_error_in_the_caller():
-    """What a kernel writes to may be gone once the call has ended."""
-    ended = threading.Event()
-
-    def work(worker, start, stop):
-        if worker == 0:
-            raise ArithmeticError
-        time.sleep(0.05)
-        ended.set()
-
-    with torch_threads(2), pytest.raises(ArithmeticError):
-        run_in_threads(work, 2)
-    assert ended.is_set()
-
-
-def test_an_error_in_a_thread_reaches_the_caller():
-    def fail(worker, start, stop):
-        raise ArithmeticError(worker)
-
-    with pytest.raises(ArithmeticError):
-        run_in_threads(fail, 5)
 
 
 def _loss(inputs, backend):

@@ -79,13 +79,15 @@ def assert_same_run(run, expected):
         ours, theirs = (load_file(r.folder / f"{name}.safetensors") for r in (run, expected))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
-    steps = [line["step"] for line in run.read_metrics()]
-    assert steps == [PER_EPOCH * (epoch + 1) for epoch in range(EPOCHS)]
+    ours, theirs = ([line["step"] for line in r.read_metrics()] for r in (run, expected))
+    assert ours == theirs
     scores = ([line["val_psnr"] for line in r.read_metrics()] for r in (run, expected))
     assert next(scores) == next(scores)
 
 
 def test_undisturbed_run_leaves_a_complete_folder(undisturbed):
+    steps = [line["step"] for line in undisturbed.read_metrics()]
+    assert steps == [PER_EPOCH * (epoch + 1) for epoch in range(EPOCHS)]
     names = {path.name for path in undisturbed.folder.iterdir() if path.suffix != ".png"}
     kept = {f"epoch_{EPOCHS:04d}.safetensors"}
     assert names == kept | {
@@ -156,6 +158,20 @@ def test_finished_run_has_nothing_left_to_do(data, undisturbed):
     steps = []
     run_training(data, undisturbed.folder, lambda progress: steps.append(progress.step))
     assert steps == []
+
+
+def test_steps_end_a_run_in_the_middle_of_an_epoch(data, tmp_path):
+    steps = PER_EPOCH + 2
+    run = run_training(data, tmp_path / "run", steps=steps)
+    lines = run.read_metrics()
+    assert [line["step"] for line in lines] == [PER_EPOCH, steps]
+    assert lines[-1]["lr"] < lines[0]["lr"] / 2
+    assert 0 < lines[0]["cpu_seconds"] < lines[1]["cpu_seconds"]
+    with pytest.raises(RuntimeError):
+        run_training(data, tmp_path / "again", crash_at(PER_EPOCH + 1), steps=steps)
+    again = run_training(data, tmp_path / "again", steps=steps)
+    assert_same_run(again, run)
+    assert again.read_metrics()[-1]["cpu_seconds"] > again.read_metrics()[0]["cpu_seconds"]
 
 
 def test_run_with_other_settings_is_refused(data, undisturbed):

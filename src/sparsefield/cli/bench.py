@@ -166,7 +166,7 @@ def prepare_training(config: "TrainConfig") -> Callable[[], object]:
     pixels = np.random.default_rng(0).random((config.batch_size, *shape, CHANNELS))
     images = FieldDataset((255 * pixels).astype(np.uint8), "noise")
     nowhere = Run(Path(os.devnull))  # nothing is saved
-    return Trainer(config, nowhere, images, images, lambda progress: None)._run_step
+    return Trainer(config, nowhere, images, images, lambda progress: None).run_step
 
 
 def _build_flow(config: "TrainConfig") -> "Flow":

@@ -38,7 +38,7 @@ def command(run: RunName, follow: bool = False) -> int:
 
 def _view(run: "Run") -> Group:
     status = Status(run)
-    title = f"{run.folder}: {status.state}, epoch {status.epoch} of {status.config.epochs}"
+    title = f"{run.folder}: {status.state}, {status.progress}"
     left = status.seconds_left
     if left is not None and not status.finished:
         title += f", {duration(left)} left after it"

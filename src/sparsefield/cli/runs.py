@@ -46,7 +46,7 @@ def _facts(status: Status) -> list[str]:
         status.run.name,
         str(status.config.model["name"]),
         status.state,
-        f"{status.epoch}/{status.config.epochs}",
+        f"{status.epoch}" if status.config.steps else f"{status.epoch}/{status.config.epochs}",
         str(max(last.get("step", 0), status.saved_step)),
         f"{last['loss']:.4f}" if last else "",
         "" if psnr is None else f"{psnr:.2f} dB",

@@ -44,8 +44,17 @@ class Status:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
+        """Whether all epochs, or all steps, are done."""
+        if self.config.steps:
+            return self.last.get("step", 0) >= self.config.steps
         return self.epoch >= self.config.epochs
+
+    @property
+    def progress(self) -> str:
+        """Finished epochs, or steps, of all."""
+        if self.config.steps:
+            return f"step {self.last.get('step', 0)} of {self.config.steps}"
+        return f"epoch {self.epoch} of {self.config.epochs}"
 
     @property
     def best_psnr(self) -> float | None:
@@ -78,7 +87,8 @@ class Status:
         rate = self.last.get("images_per_second")
         if not rate:
             return None
-        steps = self.last["step"] / self.epoch * (self.config.epochs - self.epoch)
+        whole = self.config.steps or self.last["step"] / self.epoch * self.config.epochs
+        steps = whole - self.last["step"]
         return steps * self.config.batch_size / float(rate)
 
 

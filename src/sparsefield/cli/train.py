@@ -49,7 +49,7 @@ def command(
     home = Run(run or RUNS / Path(preset).stem)
     if home.exists() and Status(home).finished:
         home.write_config(config)
-        print(f"{home.folder} is finished: {config.epochs} epochs{_best(home)}")
+        print(f"{home.folder} is finished: {config.length}{_best(home)}")
         return 0
     if detach:
         again = [preset, *overrides, "--run", str(home.folder)]
@@ -122,7 +122,7 @@ def _banner(run: "Run", config: "TrainConfig") -> str:
     settings = " ".join(f"{key}={value}" for key, value in config.model.items() if key != "name")
     return (
         f"model {config.model['name']} {settings}".rstrip()
-        + f"\n{config.epochs} epochs in batches of {config.batch_size}, seed {config.seed}; "
+        + f"\n{config.length} in batches of {config.batch_size}, seed {config.seed}; "
         f"{device.type} in {kind}{threads}; folder {run.folder}"
     )
 

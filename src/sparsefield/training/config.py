@@ -89,6 +89,8 @@ class TrainConfig:
     """The optimiser."""
     epochs: int = 100
     """Passes over the training fields."""
+    steps: int = 0
+    """Steps after which training ends, whatever the epochs; 0 leaves it to the epochs."""
     batch_size: int = 64
     """Fields per step."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -109,6 +111,11 @@ class TrainConfig:
     """Seed of weights, order, masks and noise."""
     device: str = "auto"
     """cuda, cpu, or auto: cuda where there is one."""
+
+    @property
+    def length(self) -> str:
+        """How long the run lasts, in words."""
+        return f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
 
 
 def load_config(preset: str, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -172,6 +179,7 @@ def _check_numbers(config: TrainConfig) -> None:
     below_one = {"optimizer.ema": config.optimizer.ema, "optimizer.beta2": config.optimizer.beta2}
     not_negative = below_one | {
         "seed": config.seed,
+        "steps": config.steps,
         "resume_every": config.resume_every,
         "data.limit": config.data.limit,
         "data.queries": config.data.queries,

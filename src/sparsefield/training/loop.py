@@ -113,7 +113,7 @@ class Trainer:
             _take_weights(flow, config.init)
         self.state = TrainState(flow, config.optimizer, config.freeze)
         self.batches = TrainingBatches(training, config)
-        self.steps = config.epochs * self.batches.steps_per_epoch
+        self.steps = config.steps or config.epochs * self.batches.steps_per_epoch
         self.psnr: float | None = None
         self.stop_requested = False
         if run.resume_file.is_file():
@@ -137,22 +137,28 @@ class Trainer:
         epoch = self.state.step // per_epoch
         losses, grad_norms, first = [], [], self.state.step
         start = saved = time.monotonic()
-        while self.state.step < (epoch + 1) * per_epoch:
+        end = min((epoch + 1) * per_epoch, self.steps)
+        while self.state.step < end:
             # Before a step, never after the last one: only `_finish_epoch` saves a whole epoch.
             if self.stop_requested or time.monotonic() - saved > self.config.resume_every:
                 self._save_state()
                 saved = time.monotonic()
             if self.stop_requested:
                 raise Stopped
-            loss, norm = self._run_step()
+            loss, norm = self.run_step()
             losses.append(loss)
             grad_norms.append(norm)
             rate = (self.state.step - first) / (time.monotonic() - start)
             self._report(epoch, loss, rate)
         self._finish_epoch(epoch + 1, float(np.mean(losses)), float(np.mean(grad_norms)), rate)
 
-    def _run_step(self) -> tuple[float, float]:
-        step = self.state.step
+    def run_step(self) -> tuple[float, float]:
+        """Take one step; return the loss and the norm of its gradient.
+
+        Raises:
+            InputError: The loss is not finite.
+        """
+        step, start = self.state.step, time.process_time()
         batch = _to_device(self.batches(step), self.device)
         flow = self.state.flow
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
@@ -168,6 +174,7 @@ class Trainer:
             )
         loss.backward()
         norm = self.state.update(learning_rate(self.config, step, self.steps))
+        self.state.cpu_seconds += time.process_time() - start
         return value, norm
 
     def _finish_epoch(self, epoch: int, loss: float, grad_norm: float, rate: float) -> None:
@@ -187,6 +194,7 @@ class Trainer:
             "grad_norm": grad_norm,
             "lr": learning_rate(self.config, self.state.step - 1, self.steps),
             "images_per_second": rate * self.config.batch_size,
+            "cpu_seconds": self.state.cpu_seconds,
         }
         model = self._model()
         if due["evaluate"]:

@@ -31,6 +31,7 @@ class TrainState:
         self.average: Flow = copy.deepcopy(flow).eval().requires_grad_(False)
         self.step = 0
         self.best = float("-inf")
+        self.cpu_seconds = 0.0  # of all steps, over all processes that took part
         self.config = config
         for prefix in freeze:
             _freeze(flow, prefix)
@@ -68,7 +69,8 @@ class TrainState:
         Raises:
             InputError: The file cannot be written.
         """
-        metadata = {"step": str(self.step), "best": repr(self.best)}
+        numbers = {"step": self.step, "best": self.best, "cpu_seconds": self.cpu_seconds}
+        metadata = {name: repr(number) for name, number in numbers.items()}
         write_tensors(path, self._tensors(), metadata)
 
     def load(self, path: Path) -> None:
@@ -89,6 +91,7 @@ class TrainState:
         for name, tensor in current.items():
             tensor.copy_(saved[name])
         self.step, self.best = int(metadata["step"]), float(metadata["best"])
+        self.cpu_seconds = float(metadata["cpu_seconds"])
 
     def _initialise_moments(self) -> None:
         """Create the moments of every weight, also of those that no step has moved yet."""
