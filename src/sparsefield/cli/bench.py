@@ -31,6 +31,7 @@ def command(
     batch_size: Annotated[int, arg(metavar="N")] = 16,
     precision: Precision = "auto",
     repeats: Annotated[int, arg(metavar="N")] = 5,
+    patience: Annotated[float, arg(metavar="SECONDS")] = float("inf"),
     threads: Annotated[int | None, arg(metavar="N")] = None,
     json: options.JsonFile = None,
 ) -> int:
@@ -42,11 +43,13 @@ def command(
     Args:
         what: The scan, or the models of the presets.
         shapes: Sizes of scans; four from short to long by default.
-        backends: Scan backends, and mambapy if it is installed; all by default.
+        backends: Scan backends; mambapy, a peer; exponentials, a bound; attention and
+            attention_bfloat16 of the same width. All but attention by default.
         presets: Presets or TOML files of models; all presets by default.
         batch_size: Images per training step of a model.
         precision: Autocast type of models, in forward and training; auto as in training.
         repeats: Runs of which the median is taken.
+        patience: Seconds after which one that is slow sits out the remaining runs.
         threads: Threads to use; as many as PyTorch would by default.
     """
     import torch
@@ -60,10 +63,10 @@ def command(
         Console(stderr=True).print(f"measuring {case}", style="dim", highlight=False)
 
     if what == "scan":
-        report = _measure_scans(shapes, backends, repeats, announce)
+        report = _measure_scans(shapes, backends, (repeats, patience), announce)
         table = _scan_table(report["rows"])
     else:
-        report = measure_models(presets, batch_size, precision, repeats, announce)
+        report = measure_models(presets, batch_size, precision, (repeats, patience), announce)
         table = _model_table(report["rows"])
     console.print(
         f"{report['device']}, {report['threads']} threads, median of {report['repeats']}, "
@@ -81,20 +84,20 @@ def command(
 def _measure_scans(
     shapes: tuple[str, ...],
     backends: tuple[str, ...],
-    repeats: int,
+    rounds: tuple[int, float],
     announce: Callable[[str], None],
 ) -> dict[str, Any]:
-    from sparsefield.evaluation.benchmark import SCAN_SHAPES, compare_scans, parse_shape
+    from sparsefield.evaluation.scan_benchmark import SCAN_SHAPES, compare_scans, parse_shape
 
     sizes = [parse_shape(text) for text in shapes] or SCAN_SHAPES
-    return compare_scans(sizes, backends, repeats, announce)
+    return compare_scans(sizes, backends, *rounds, announce)
 
 
 def measure_models(
     presets: tuple[str, ...],
     batch_size: int,
     precision: Precision,
-    repeats: int,
+    rounds: tuple[int, float],
     announce: Callable[[str], None],
 ) -> dict[str, Any]:
     """Measure one forward per grid and a training step of every preset; see `command`."""
@@ -114,15 +117,15 @@ def measure_models(
     for size in SIZES:
         announce(f"forward at {size} x {size}")
         setups = {name: partial(prepare_forward, c, size) for name, c in configs.items()}
-        for name, result in compare(setups, repeats).items():
+        for name, result in compare(setups, *rounds).items():
             rows[name][f"forward_{size}"] = result
     announce("training")
     setups = {name: partial(prepare_training, c) for name, c in configs.items()}
-    for name, result in compare(setups, repeats).items():
+    for name, result in compare(setups, *rounds).items():
         if "seconds" in result:
             result["images_per_second"] = batch_size / result["seconds"]
         rows[name]["training"] = result
-    head = {"benchmark": "model", **environment(), "repeats": repeats, "batch_size": batch_size}
+    head = {"benchmark": "model", **environment(), "repeats": rounds[0], "batch_size": batch_size}
     return head | {"density": DENSITY, "rows": list(rows.values())}
 
 

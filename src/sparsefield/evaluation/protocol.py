@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefield.errors import InputError
 from sparsefield.evaluation import metrics
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
@@ -58,12 +59,11 @@ class Task:
     noise: Callable[[int], Tensor]
 
 
-def tasks(fields: FieldDataset, protocol: Protocol) -> Iterator[Task]:
-    """Yield all fields in batches, in order."""
-    for start in range(0, len(fields), protocol.batch_size):
-        yield make_task(
-            fields, protocol, range(start, min(start + protocol.batch_size, len(fields)))
-        )
+def tasks(fields: FieldDataset, protocol: Protocol, limit: int | None = None) -> Iterator[Task]:
+    """Yield all fields, or the first `limit` of them, in batches, in order."""
+    items = range(len(fields))[:limit]
+    for start in range(0, len(items), protocol.batch_size):
+        yield make_task(fields, protocol, items[start : start + protocol.batch_size])
 
 
 def make_task(fields: FieldDataset, protocol: Protocol, items: Sequence[int]) -> Task:
@@ -94,8 +94,27 @@ def make_task(fields: FieldDataset, protocol: Protocol, items: Sequence[int]) ->
     )
 
 
+def check_fit(model: Model, fields: FieldDataset) -> None:
+    """Check that a model knows fields of these dimensions and channels.
+
+    Raises:
+        InputError: It does not.
+    """
+    has = (len(fields.shape), fields.channels)
+    needs = (len(model.spec.shape), model.spec.normalizer.channels)
+    if has != needs:
+        raise InputError(
+            f"model '{model.name}' takes {needs[0]}-D fields of {needs[1]} channels; "
+            f"{fields.name} has {has[0]}-D fields of {has[1]}"
+        )
+
+
 def score(prediction: Tensor, task: Task, data_range: float = 1.0) -> Scores:
-    """Score predictions (B, L, C) of a task: psnr, psnr_missing, mse, mae, and ssim on grids."""
+    """Score predictions (B, L, C) of a task.
+
+    Returns:
+        Scores per field (B,): psnr, psnr_missing, mse, mae, on grids ssim, on images speckle.
+    """
     scores = {
         "psnr": metrics.psnr(prediction, task.truth, data_range=data_range),
         "psnr_missing": metrics.psnr(prediction, task.truth, task.missing, data_range),
@@ -105,6 +124,8 @@ def score(prediction: Tensor, task: Task, data_range: float = 1.0) -> Scores:
     if min(task.shape) >= 7:
         grid = prediction.unflatten(1, task.shape)
         scores["ssim"] = metrics.ssim(grid, task.truth.unflatten(1, task.shape), data_range)
+    if _has_speckle(task):
+        scores["speckle"] = _speckle(prediction, task)
     return {name: value.numpy() for name, value in scores.items()}
 
 
@@ -143,6 +164,7 @@ def evaluate_samples(
     sampler: str,
     steps: int,
     progress: Callable[[int], None] = lambda count: None,
+    limit: int | None = None,
 ) -> tuple[Scores, float, int]:
     """Score posterior draws on every field.
 
@@ -154,13 +176,15 @@ def evaluate_samples(
         sampler: Key of SAMPLERS.
         steps: Steps of the sampler.
         progress: Called with the number of fields done after each batch.
+        limit: Draw for the first fields only, as many as this.
 
     Returns:
-        Scores per field (N,): psnr of single draws (mean over draws), crps, coverage50,
-        coverage90, delta_cal, spread_skill; seconds; network evaluations per draw.
+        Scores per field (N,): psnr and, on images, speckle of single draws (means over draws),
+        crps, coverage50, coverage90, delta_cal, spread_skill; seconds; network evaluations per
+        draw.
     """
     parts, seconds, nfe = [], 0.0, 0
-    for task in tasks(fields, protocol):
+    for task in tasks(fields, protocol, limit):
         start = time.perf_counter()
         mean = posterior_mean(model, task.obs, task.coords, task.noise(0))
         drawn = []
@@ -185,7 +209,18 @@ def _score_draws(draws: Tensor, mean: Tensor, task: Task, value_range: float) ->
         "delta_cal": metrics.delta_cal(draws, task.truth, mean, task.missing),
         "spread_skill": metrics.spread_skill(draws, task.truth, task.missing),
     }
+    if _has_speckle(task):
+        scores["speckle"] = torch.stack([_speckle(draw, task) for draw in draws]).mean(0)
     return {name: value.numpy() for name, value in scores.items()}
+
+
+def _has_speckle(task: Task) -> bool:
+    return len(task.shape) == 2 and min(task.shape) >= 3
+
+
+def _speckle(prediction: Tensor, task: Task) -> Tensor:
+    images = (values.unflatten(1, task.shape) for values in (prediction, task.truth))
+    return metrics.speckle_energy(*images)
 
 
 def data_range(fields: FieldDataset) -> float:

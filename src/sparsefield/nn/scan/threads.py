@@ -17,6 +17,7 @@ import torch
 
 Work = Callable[[int], None]
 RANGES_PER_THREAD = 4
+_forked = False
 
 
 def run_in_threads(kernel: Callable[[int, int, int], None], tasks: int) -> None:
@@ -53,7 +54,7 @@ def _split(tasks: int, count: int) -> list[tuple[int, int]]:
 @cache
 def _team() -> Callable[[Work, int], None]:
     """Return what calls work(0) ... work(n - 1) at the same time."""
-    library = _openmp_of_torch()
+    library = None if _forked else _openmp_of_torch()
     return _run_in_pool if library is None else _OpenMPTeam(library)
 
 
@@ -106,9 +107,10 @@ def _pool() -> ThreadPoolExecutor:
 
 def _after_fork() -> None:
     """Start over with threads of our own: neither torch's nor those of a pool survive a fork."""
-    global _team
+    global _forked
+    _forked = True
+    _team.cache_clear()
     _pool.cache_clear()
-    _team = lambda: _run_in_pool  # noqa: E731
 
 
 if hasattr(os, "register_at_fork"):
