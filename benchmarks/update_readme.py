@@ -10,26 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+sys.path.insert(0, str(Path(__file__).parent))
+
+from pages import ROOT, update
+
 RESULTS = ROOT / "docs" / "results" / "default.json"
-BEGIN, END = "<!-- results: made by benchmarks/update_readme.py -->", "<!-- end of results -->"
 
 
 def main() -> int:
-    text = README.read_text()
-    updated = insert(text, render(json.loads(RESULTS.read_text())))
-    if "--check" in sys.argv[1:]:
-        return int(text != updated)
-    README.write_text(updated)
-    return 0
-
-
-def insert(text: str, table: str) -> str:
-    """Put the table between the marks of the README."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    return update(
+        ROOT / "README.md", "update_readme.py", lambda: render(json.loads(RESULTS.read_text()))
+    )
 
 
 def render(report: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ LAYERS = [
     {"reconstruction"},
     {"evaluation"},
     {"plots"},
+    {"comparison_plots"},
     {"training"},
     {"cli", "web"},
 ]

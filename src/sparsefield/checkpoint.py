@@ -12,6 +12,7 @@ from sparsefield.errors import InputError
 from sparsefield.fields.normalize import Normalizer
 from sparsefield.files import write_tensors
 from sparsefield.flow.flow import Flow
+from sparsefield.flow.path import build_path
 from sparsefield.models import build_model
 
 FORMAT = 1
@@ -31,6 +32,7 @@ class ModelSpec:
         normalizer: Between physical and normalised values.
         shape: Grid on which it was trained; the default of a reconstruction.
         card: Facts for a reader: data, steps, seconds, scores.
+        path: Key of PATHS.
     """
 
     model: str
@@ -40,11 +42,12 @@ class ModelSpec:
     normalizer: Normalizer
     shape: tuple[int, ...]
     card: dict[str, Any] = field(default_factory=dict)
+    path: str = "linear"
 
     def build(self) -> Flow:
         """Build the flow with fresh weights."""
         backbone = build_model(self.model, **self.settings)
-        return Flow(backbone, self.prediction, time_shift=self.time_shift)
+        return Flow(backbone, self.prediction, build_path(self.path), self.time_shift)
 
     def to_json(self) -> str:
         """Describe the model as JSON."""

@@ -93,9 +93,9 @@ def plot_demo(
                 Panel(
                     _observed(field), f"{field.obs.count / len(field.coords):.0%} of the pixels"
                 ),
-                Panel(classical, _decibels(classical, real)),
-                Panel(mean, _decibels(mean, real)),
-                Panel(draw, _decibels(draw, real)),
+                Panel(classical, decibels(classical, real)),
+                Panel(mean, decibels(mean, real)),
+                Panel(draw, decibels(draw, real)),
                 _spread(field),
             ]
         )
@@ -134,30 +134,35 @@ def _training_row(
 ) -> list[Panel]:
     truth, observed = task.truth[item], ~task.missing[item]
     asked = torch.zeros_like(observed).index_fill(0, targets, True)
-    real, whole = _lay_out(truth, task.shape), _lay_out(full, task.shape)
+    real, whole = lay_out(truth, task.shape), lay_out(full, task.shape)
     return [
         Panel(real),
-        Panel(_lay_out(_keep(truth, observed), task.shape)),
-        Panel(_lay_out(_keep(truth, asked), task.shape)),
-        Panel(_lay_out(_keep(full, asked), task.shape)),
-        Panel(whole, _decibels(whole, real, value_range)),
+        Panel(lay_out(keep(truth, observed), task.shape)),
+        Panel(lay_out(keep(truth, asked), task.shape)),
+        Panel(lay_out(keep(full, asked), task.shape)),
+        Panel(whole, decibels(whole, real, value_range)),
     ]
 
 
 def _draw(rows: Sequence[Sequence[Panel]], titles: Sequence[str]) -> "Figure":
     """Return a figure of rows of panels; the first fields of a row set the row's limits."""
-    figure, grid = _new_figure(len(rows), len(titles))
+    figure, grid = new_figure(len(rows), len(titles))
     for axes, panels in zip(grid, rows, strict=True):
         known = [panel.values for panel in panels if panel.kind == "field"]
         low, high = min(map(np.nanmin, known)), max(map(np.nanmax, known))
         for place, panel in zip(axes, panels, strict=True):
-            _draw_panel(place, panel, (float(low), float(high)))
+            draw_panel(place, panel, (float(low), float(high)))
     for place, title in zip(grid[0], titles, strict=True):
         place.set_title(title, fontsize=9)
     return figure
 
 
-def _new_figure(rows: int, columns: int) -> tuple["Figure", np.ndarray]:
+def new_figure(rows: int, columns: int) -> tuple["Figure", np.ndarray]:
+    """Return an empty figure and its panels (rows, columns).
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -168,7 +173,8 @@ def _new_figure(rows: int, columns: int) -> tuple["Figure", np.ndarray]:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _draw_panel(axes: "Axes", panel: Panel, limits: tuple[float, float]) -> None:
+def draw_panel(axes: "Axes", panel: Panel, limits: tuple[float, float]) -> None:
+    """Draw a picture whose values lie within `limits`."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_xlabel(panel.caption, fontsize=8, labelpad=2)
@@ -191,10 +197,10 @@ def _spread(field: Reconstruction) -> Panel:
 def _picture(field: Reconstruction, values: Tensor) -> np.ndarray:
     if field.shape is None:
         raise InputError("free points have no picture; pass shape= to reconstruct")
-    return _lay_out(values, field.shape)
+    return lay_out(values, field.shape)
 
 
-def _lay_out(values: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+def lay_out(values: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     """Return values (L, C) as a picture (H, W, C): a strip in 1-D, the middle slice in 3-D."""
     picture = values.reshape(*shape, -1).numpy()
     while picture.ndim > 3:
@@ -216,7 +222,7 @@ def _observed(field: Reconstruction) -> np.ndarray:
     cell = np.floor((coords + 1) / 2 * shape).astype(int).clip(0, np.array(shape) - 1)
     picture = np.full((*shape, field.obs.channels), np.nan, np.float32)
     picture[tuple(cell.T)] = field.obs.values[field.obs.valid].numpy()
-    return _lay_out(torch.from_numpy(picture.reshape(-1, field.obs.channels)), shape)
+    return lay_out(torch.from_numpy(picture.reshape(-1, field.obs.channels)), shape)
 
 
 def _spacing(positions: np.ndarray) -> float:
@@ -225,11 +231,12 @@ def _spacing(positions: np.ndarray) -> float:
     return float(gaps.min()) if gaps.size else 0.0
 
 
-def _keep(values: Tensor, where: Tensor) -> Tensor:
+def keep(values: Tensor, where: Tensor) -> Tensor:
     """Return values (L, C) with NaN except `where` (L,)."""
     return values.masked_fill(~where[:, None], torch.nan)
 
 
-def _decibels(picture: np.ndarray, truth: np.ndarray, value_range: float = 1.0) -> str:
+def decibels(picture: np.ndarray, truth: np.ndarray, value_range: float = 1.0) -> str:
+    """Return the PSNR of a picture as a caption."""
     prediction, target = (torch.from_numpy(x).flatten(0, 1)[None] for x in (picture, truth))
     return f"{psnr(prediction, target, data_range=value_range).item():.1f} dB"

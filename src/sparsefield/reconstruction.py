@@ -17,6 +17,7 @@ from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import white_noise
+from sparsefield.models import MODELS
 from sparsefield.samplers import build_sampler
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def reconstruct(
     sampler: str = "heun",
     steps: int = 10,
     seed: int = 0,
+    chunk: int | None = None,
 ) -> Reconstruction:
     """Reconstruct the whole field from scattered observations.
 
@@ -135,9 +137,12 @@ def reconstruct(
         sampler: Key of SAMPLERS.
         steps: Steps of the sampler.
         seed: Seed of the draws, at least 0.
+        chunk: Points of the mean that are computed at a time, all if None: less memory, the same
+            result. For models whose claims include `query_invariant`.
 
     Returns:
-        The field in physical units; observed values are reproduced exactly.
+        The field in physical units; observed values are reproduced exactly, except by an
+        autoencoder, which reproduces them as well as its code does.
 
     Raises:
         InputError: Observations or points do not fit the model.
@@ -157,7 +162,7 @@ def reconstruct(
     noise = torch.stack(
         [white_noise(len(points), obs.channels, seed, 0, draw) for draw in range(max(1, samples))]
     )
-    mean = posterior_mean(model, batch, queries, noise[:1])
+    mean = posterior_mean(model, batch, queries, noise[:1], chunk)
     draws, nfe = None, 1
     if samples > 0:
         every = queries.expand(samples, -1, -1)
@@ -176,7 +181,9 @@ def reconstruct(
 
 
 @torch.no_grad()
-def posterior_mean(model: Model, obs: Observation, coords: Tensor, noise: Tensor) -> Tensor:
+def posterior_mean(
+    model: Model, obs: Observation, coords: Tensor, noise: Tensor, chunk: int | None = None
+) -> Tensor:
     """Return E[field | observations] (B, L, C) in physical units by one evaluation.
 
     Args:
@@ -184,9 +191,22 @@ def posterior_mean(model: Model, obs: Observation, coords: Tensor, noise: Tensor
         obs: Batched observations in physical units.
         coords: Points (B, L, P).
         noise: Source noise (B, L, C); the network starts from it, as in training.
+        chunk: Points computed at a time, all if None.
+
+    Raises:
+        InputError: Points in chunks would see each other in another way than all at once.
     """
+    if chunk is not None and not model.flow.backbone.claims.query_invariant:
+        raise InputError(
+            f"model '{model.name}' lets points depend on each other; its mean cannot be computed "
+            "in chunks"
+        )
+    if chunk is not None and chunk < 1:
+        raise InputError(f"chunk must be at least 1, not {chunk}")
     normalised, queries = _to_model(model, obs, coords)
-    mean = model.flow.posterior_mean(noise.to(model.device), queries, normalised)
+    size = chunk or queries.shape[1]
+    parts = zip(noise.to(model.device).split(size, 1), queries.split(size, 1), strict=True)
+    mean = torch.cat([model.flow.posterior_mean(x, at, normalised) for x, at in parts], dim=1)
     return _to_user(model, mean, obs, coords)
 
 
@@ -215,9 +235,14 @@ def _to_model(model: Model, obs: Observation, coords: Tensor) -> tuple[Observati
 
 
 def _to_user(model: Model, values: Tensor, obs: Observation, coords: Tensor) -> Tensor:
-    """Return physical values within their range, with observed ones put in exactly."""
+    """Return physical values within their range, with observed ones put in exactly.
+
+    What an autoencoder decodes stays as it is: its field is observed everywhere.
+    """
     normalizer = model.spec.normalizer
     physical = normalizer.clip(normalizer.invert(values.float().cpu()))
+    if MODELS[model.spec.model].claims.autoencoder:
+        return physical
     return copy_observed(physical, coords, obs)
 
 

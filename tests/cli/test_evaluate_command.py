@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-MEAN = {"psnr", "psnr_missing", "ssim", "mse", "mae"}
-SAMPLES = {"psnr", "crps", "coverage50", "coverage90", "delta_cal", "spread_skill"}
+MEAN = {"psnr", "psnr_missing", "ssim", "mse", "mae", "speckle"}
+SAMPLES = {"psnr", "speckle", "crps", "coverage50", "coverage90", "delta_cal", "spread_skill"}
 HEAD = {"model", "data", "n", "density", "nfe", "seconds", "device", "commit", "seed"}
 
 

@@ -9,33 +9,45 @@ from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import PREDICTIONS, Flow
 from sparsefield.flow.noise import white_noise, white_noise_batch
 from sparsefield.flow.objectives import flow_matching_loss
-from sparsefield.flow.path import LinearPath
+from sparsefield.flow.path import PATHS, build_path
 
 B, L, P, C, M = 2, 63, 3, 5, 17
 
-# What each prediction type says about a pair (x_0, x_1) at noise level sigma.
+# What each prediction type says about a pair (x_0, x_1) where the path has coefficients c, for a
+# flow of time_shift k.
 TARGETS = {
-    "velocity": lambda x_0, x_1, sigma: x_1 - x_0,
-    "data": lambda x_0, x_1, sigma: x_1,
-    "noise": lambda x_0, x_1, sigma: x_0,
-    "score": lambda x_0, x_1, sigma: -x_0 / sigma,
+    "velocity": lambda x_0, x_1, c, k=1.0: c.d_alpha * x_1 + c.d_sigma * x_0,
+    "data": lambda x_0, x_1, c, k=1.0: x_1,
+    "noise": lambda x_0, x_1, c, k=1.0: x_0,
+    "score": lambda x_0, x_1, c, k=1.0: -x_0 / c.sigma,
+    "correction": lambda x_0, x_1, c, k=1.0: (
+        (c.alpha**2 + k**2 * c.sigma**2).sqrt()
+        / c.sigma
+        * (x_1 - c.alpha * (c.alpha * x_1 + c.sigma * x_0) / (c.alpha**2 + k**2 * c.sigma**2))
+    ),
 }
+every_path = pytest.mark.parametrize("path", PATHS)
 
 
 class Fixed(nn.Module):
-    """A backbone that predicts the same tensor everywhere and records the times it saw."""
+    """A backbone that predicts the same tensor everywhere and records what it saw."""
 
     def __init__(self, prediction):
         super().__init__()
         self.prediction = prediction
-        self.times = []
+        self.states, self.times = [], []
 
     def prepare(self, coords, obs):
         return None
 
     def forward(self, x_t, t, coords, obs, prepared=None):
+        self.states.append(x_t)
         self.times.append(t)
         return self.prediction
+
+
+def at(path, t):
+    return build_path(path).coefficients(t[:, None, None])
 
 
 @pytest.fixture
@@ -48,32 +60,49 @@ def where():
     return torch.rand(B, L, P) * 2 - 1, Observation(torch.rand(B, M, P), torch.randn(B, M, C))
 
 
-def test_path_starts_at_noise_and_ends_at_data(pair):
-    path = LinearPath()
-    assert torch.equal(path.interpolate(*pair, torch.zeros(B).double()), pair[0])
-    assert torch.equal(path.interpolate(*pair, torch.ones(B).double()), pair[1])
+@every_path
+def test_path_starts_at_noise_and_ends_at_data(path, pair):
+    for end, expected in ((torch.zeros(B), pair[0]), (torch.ones(B), pair[1])):
+        torch.testing.assert_close(build_path(path).interpolate(*pair, end.double()), expected)
 
 
-def test_derivatives_of_the_path_agree_with_autograd():
+@every_path
+def test_derivatives_of_the_path_agree_with_autograd(path):
     t = torch.linspace(0.1, 0.9, L).double().requires_grad_()
-    c = LinearPath().coefficients(t)
+    c = build_path(path).coefficients(t)
     assert all(part.shape == t.shape for part in c)
     for value, derivative in ((c.alpha, c.d_alpha), (c.sigma, c.d_sigma)):
         (slope,) = torch.autograd.grad(value.sum(), t)
         torch.testing.assert_close(slope, derivative)
 
 
+def test_variance_preserving_path_preserves_variance():
+    c = build_path("variance_preserving").coefficients(torch.linspace(0, 1, L).double())
+    torch.testing.assert_close(c.alpha**2 + c.sigma**2, torch.ones(L).double())
+
+
+@every_path
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_every_prediction_converts_to_every_quantity(name, pair, where):
+def test_every_prediction_converts_to_every_quantity(name, path, pair, where):
     assert name in TARGETS, f"give '{name}' its definition in TARGETS"
     x_0, x_1 = pair
     t = torch.tensor([0.2, 0.7]).double()
-    sigma = 1 - t[:, None, None]
-    flow = Flow(Fixed(TARGETS[name](x_0, x_1, sigma)), name)
+    c = at(path, t)
+    flow = Flow(Fixed(TARGETS[name](x_0, x_1, c)), name, build_path(path))
     x_t = flow.path.interpolate(x_0, x_1, t)
     torch.testing.assert_close(flow.denoise(x_t, t, *where), x_1)
-    torch.testing.assert_close(flow.velocity(x_t, t, *where), x_1 - x_0)
-    torch.testing.assert_close(flow.score(x_t, t, *where), -x_0 / sigma)
+    torch.testing.assert_close(flow.velocity(x_t, t, *where), TARGETS["velocity"](x_0, x_1, c))
+    torch.testing.assert_close(flow.score(x_t, t, *where), -x_0 / c.sigma)
+
+
+@every_path
+def test_the_backbone_sees_the_linear_path_whatever_the_path(path, pair, where):
+    x_0, x_1 = pair
+    flow = Flow(Fixed(x_1), "data", build_path(path))
+    t = torch.tensor([0.0, 0.7]).double()
+    flow.denoise(flow.path.interpolate(x_0, x_1, t), t, *where)
+    (state,), (time,) = flow.backbone.states, flow.backbone.times
+    torch.testing.assert_close(state, build_path("linear").interpolate(x_0, x_1, time))
 
 
 def test_times_apply_per_item_even_where_the_batch_is_as_long_as_the_channels(where):
@@ -84,26 +113,44 @@ def test_times_apply_per_item_even_where_the_batch_is_as_long_as_the_channels(wh
     torch.testing.assert_close(together, x_1)
 
 
-@pytest.mark.parametrize("name", ["velocity", "data"])
-def test_posterior_mean_is_the_data_estimate_at_time_zero(name, pair, where):
+@every_path
+@pytest.mark.parametrize("name", ["velocity", "data", "correction"])
+def test_posterior_mean_is_the_data_estimate_at_time_zero(name, path, pair, where):
     x_0, x_1 = pair
-    backbone = Fixed(TARGETS[name](x_0, x_1, 1.0))
-    torch.testing.assert_close(Flow(backbone, name).posterior_mean(x_0, *where), x_1)
+    backbone = Fixed(TARGETS[name](x_0, x_1, at(path, torch.zeros(B).double())))
+    flow = Flow(backbone, name, build_path(path))
+    torch.testing.assert_close(flow.posterior_mean(x_0, *where), x_1)
     assert [t.tolist() for t in backbone.times] == [[0.0] * B]
 
 
+@every_path
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_every_quantity_is_finite_at_both_ends(name, pair, where):
-    flow = Flow(Fixed(pair[0]), name)
+def test_every_quantity_is_finite_at_both_ends(name, path, pair, where):
+    flow = Flow(Fixed(pair[0]), name, build_path(path))
     for end in (0.0, 1.0):
         t = torch.full((B,), end).double()
         for quantity in (flow.denoise, flow.velocity, flow.score):
             assert quantity(pair[1], t, *where).isfinite().all()
 
 
+@every_path
+def test_errors_of_a_correction_weigh_the_same_at_every_time(path, pair, where):
+    x_0, x_1 = pair
+    t = torch.tensor([0.05, 0.95]).double()
+    exact = TARGETS["correction"](x_0, x_1, at(path, t), 3.0)
+    flow = Flow(Fixed(exact + 1), "correction", build_path(path), 3.0)
+    loss = flow_matching_loss(flow, x_0, x_1, t, *where)
+    torch.testing.assert_close(loss, torch.full((B,), 1 / 9).double())
+
+
 def test_unknown_prediction_lists_the_choices():
     with pytest.raises(InputError, match="unknown prediction 'speed'.*data.*velocity"):
         Flow(nn.Identity(), "speed")
+
+
+def test_unknown_path_lists_the_choices():
+    with pytest.raises(InputError, match="unknown path 'curved'.*linear.*variance_preserving"):
+        build_path("curved")
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 7.0])
@@ -124,11 +171,12 @@ def test_velocity_loss_is_the_squared_velocity_error_up_to_its_weight(pair, wher
     torch.testing.assert_close(loss, weight * error.square().mean(dim=(1, 2)))
 
 
+@every_path
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_a_perfect_prediction_has_no_loss(name, pair, where):
+def test_a_perfect_prediction_has_no_loss(name, path, pair, where):
     x_0, x_1 = pair
     t = torch.tensor([0.3, 0.95]).double()
-    flow = Flow(Fixed(TARGETS[name](x_0, x_1, 1 - t[:, None, None])), name, time_shift=3.0)
+    flow = Flow(Fixed(TARGETS[name](x_0, x_1, at(path, t), 3.0)), name, build_path(path), 3.0)
     assert flow_matching_loss(flow, x_0, x_1, t, *where).max() < 1e-20
 
 

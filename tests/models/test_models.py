@@ -14,10 +14,14 @@ from sparsefield.models import MODELS, build_model, model_defaults
 B, M, C = 2, 17, 5
 SHAPES = [(63,), (7, 9), (3, 4, 5)]
 
+GINR = {"width": 16, "positions": 9, "state": 3, "hidden": 16, "features": 5, "cells": 8}
 # Settings at which a test takes milliseconds, one row per model.
 TINY = {
     "v1": {"width": 24, "layers": 2, "state": 3, "heads": 2, "features": 7},
     "v2": {"width": 24, "layers": 2, "state": 3, "iterations": 1, "heads": 2, "features": 7},
+    "local": {"width": 24, "layers": 2, "heads": 4, "neighbours": 9, "features": 7},
+    "perceiver_io": {"width": 24, "latents": 11, "iterations": 2, "heads": 2, "features": 7},
+    "transformer": {"width": 24, "layers": 2, "heads": 2, "features": 7},
     "hybrid": {
         "width": 32,
         "encoder_layers": 1,
@@ -28,8 +32,15 @@ TINY = {
         "flow_layers": 4,
         "state": 3,
     },
+    "ginr": {**GINR, "layers": 2, "blocks": 1},
+    "ginr_fourier": {**GINR, "layers": 2},
+    "ginr_scent": {**GINR, "token_heads": 2, "attention_layers": 1, "blocks": 2},
+    "ginr_hybrid": {**GINR, "token_heads": 2, "attention_layers": 1, "blocks": 2},
 }
 every_model = pytest.mark.parametrize("name", MODELS)
+every_flow_model = pytest.mark.parametrize(
+    "name", [name for name, model in MODELS.items() if not model.claims.autoencoder]
+)
 
 
 def tiny(name, dims=2, channels=C):
@@ -154,7 +165,7 @@ def test_items_of_a_batch_ignore_each_other(name):
     assert_same(both[1:], backbone(x_t[1:], t[1:], coords[1:], one))
 
 
-@every_model
+@every_flow_model
 def test_noisy_values_reach_the_output_at_every_point(name):
     """The seeds' decoder never saw x_t, so no velocity could be learnt."""
     backbone, (x_t, coords, obs) = tiny(name), inputs()
@@ -166,13 +177,19 @@ def test_noisy_values_reach_the_output_at_every_point(name):
         assert (slope[0] == 0).all()
 
 
-@every_model
-def test_time_and_observations_matter(name):
+@every_flow_model
+def test_time_matters(name):
     backbone, (x_t, coords, obs) = tiny(name), inputs()
     prediction = backbone(x_t, times(0.5), coords, obs)
     later = backbone(x_t, times(0.6), coords, obs)
-    elsewhere = backbone(x_t, times(0.5), coords, Observation(obs.coords, obs.values + 1))
     assert (prediction - later).abs().max() > 1e-3
+
+
+@every_model
+def test_observations_matter(name):
+    backbone, (x_t, coords, obs) = tiny(name), inputs()
+    prediction = backbone(x_t, times(0.5), coords, obs)
+    elsewhere = backbone(x_t, times(0.5), coords, Observation(obs.coords, obs.values + 1))
     assert (prediction - elsewhere).abs().max() > 1e-3
 
 
@@ -226,7 +243,7 @@ def test_other_sizes_build_and_run(name, settings):
 
 
 def test_bad_settings_say_what_is_possible():
-    with pytest.raises(InputError, match="unknown model 'v9'.*hybrid, v1, v2"):
+    with pytest.raises(InputError, match="unknown model 'v9'.*hybrid.*v1, v2"):
         build_model("v9")
     with pytest.raises(InputError, match="unknown setting of model v1 'depth'.*layers"):
         build_model("v1", depth=3)

@@ -6,7 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparsefield.nn.mamba import BidirectionalMamba, MambaBlock, MambaMixer, MambaStack
+from sparsefield.nn.mamba import (
+    BidirectionalMamba,
+    MambaBlock,
+    MambaMixer,
+    MambaStack,
+    _stretch,
+)
 
 B, L, D, STATE = 2, 23, 12, 5
 
@@ -80,3 +86,42 @@ def test_step_sizes_start_between_a_thousandth_and_a_tenth():
 def test_perceptron_is_there_only_if_asked_for():
     plain, wide = MambaBlock(D, STATE), MambaBlock(D, STATE, hidden=7)
     assert len(list(plain.parameters())) + 6 == len(list(wide.parameters()))
+
+
+def test_gaps_of_one_are_no_gaps():
+    mixer, x = MambaMixer(D, STATE), torch.randn(B, L, D)
+    for reverse in (False, True):
+        same = mixer(x, reverse, gaps=torch.ones(B, L))
+        torch.testing.assert_close(same, mixer(x, reverse), atol=1e-5, rtol=1e-4)
+
+
+def test_a_gap_stretches_the_step_that_crosses_it():
+    delta, gaps = torch.randn(B, L, D) * 3, torch.rand(B, L) * 20 + 1e-3
+    stretched = F.softplus(_stretch(delta, gaps))
+    torch.testing.assert_close(
+        stretched, F.softplus(delta) * gaps[..., None], rtol=1e-4, atol=1e-7
+    )
+
+
+def test_reading_backwards_crosses_the_same_gaps():
+    """The gap before a token, read forwards, is the gap after it, read backwards."""
+    mixer, x = MambaMixer(D, STATE), torch.randn(B, L, D)
+    gaps = torch.rand(B, L) * 5 + 0.1
+    mirrored = torch.cat([gaps[:, :1], gaps[:, 1:].flip(1)], dim=1)
+    torch.testing.assert_close(
+        mixer(x, reverse=True, gaps=gaps),
+        mixer(x.flip(1), gaps=mirrored).flip(1),
+        atol=1e-5,
+        rtol=1e-4,
+    )
+
+
+def test_a_wide_gap_forgets():
+    mixer, x = MambaMixer(D, STATE, conv=1), torch.randn(B, L, D)
+    gaps = torch.ones(B, L)
+    gaps[:, 12] = 1e6
+    changed = x.clone()
+    changed[:, :12] = torch.randn(B, 12, D)
+    before, after = (mixer(y, gaps=gaps) for y in (x, changed))
+    assert (before[:, :12] - after[:, :12]).abs().max() > 1e-3
+    torch.testing.assert_close(before[:, 12:], after[:, 12:])

@@ -16,6 +16,7 @@ COMMANDS = {
     "stop": ("stop", "save a run and end its process"),
     "reconstruct": ("reconstruct", "reconstruct an image or a table of points"),
     "evaluate": ("evaluate", "score a model, or the floors alone, on a data set"),
+    "compare": ("compare", "compare models and floors on identical masks and noise"),
     "masks": ("masks", "verify the masks of the evaluation protocol"),
     "bench": ("bench", "time and memory of the scan's backends or of whole models"),
     "models": ("models", "list models, presets and bundled weights"),

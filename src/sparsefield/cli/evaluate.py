@@ -87,11 +87,11 @@ def _score_model(
     result: "Evaluation",
 ) -> None:
     """Add the scores of the mean, and of draws if there are any, to a result."""
-    from sparsefield.evaluation.protocol import evaluate_mean, evaluate_samples
+    from sparsefield.evaluation.protocol import check_fit, evaluate_mean, evaluate_samples
     from sparsefield.samplers import build_sampler
 
     draws, sampler, steps = drawing
-    _check_fit(model, fields)
+    check_fit(model, fields)
     if draws:
         build_sampler(sampler, steps)
     result.device = str(model.device)
@@ -108,21 +108,6 @@ def _score_model(
     result.sampling = {"draws": draws, "sampler": sampler, "steps": steps, "nfe": nfe}
     result.seconds += seconds
     result.nfe += draws * nfe
-
-
-def _check_fit(model: "Model", fields: "FieldDataset") -> None:
-    has, needs = (
-        (len(fields.shape), fields.channels),
-        (
-            len(model.spec.shape),
-            model.spec.normalizer.channels,
-        ),
-    )
-    if has != needs:
-        raise InputError(
-            f"model '{model.name}' takes {needs[0]}-D fields of {needs[1]} channels; "
-            f"{fields.name} has {has[0]}-D fields of {has[1]}"
-        )
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -100,10 +100,13 @@ def _status_bytes(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def environment() -> dict[str, Any]:
-    """Return what a measurement depends on: device, threads, versions."""
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Return what a measurement depends on: device (processor if None), threads, versions."""
+    device = device or torch.device("cpu")
+    cpu = device.type == "cpu"
+    kind = torch.backends.cpu.get_cpu_capability() if cpu else torch.cuda.get_device_name(device)
     return {
-        "device": f"cpu, {torch.backends.cpu.get_cpu_capability()}",
+        "device": f"{device.type}, {kind}",
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "commit": code_version(),

@@ -4,6 +4,7 @@ Scores of two contestants on the same field share its difficulty, which cancels 
 difference: its interval is far narrower than those of the two means.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from sparsefield.reconstruction import Model
 
 LEVEL = 0.95
 RESAMPLES = 5000
+FIELDS_AT_ONCE = 100_000
 # Energies, of which claims are made in per cent.
 RATIOS = ("speckle", "sample_speckle")
 
@@ -214,13 +216,14 @@ def measure_model(
     entry.seconds, entry.nfe = seconds, 1
     if not drawing.draws:
         return entry
-    how = {"draws": drawing.draws, "sampler": drawing.sampler, "steps": drawing.steps}
+    draws, sampler, steps = drawing.draws, drawing.sampler, drawing.steps
     entry.samples, seconds, nfe = evaluate_samples(
-        model, fields, protocol, *how.values(), progress, drawing.limit
+        model, fields, protocol, draws, sampler, steps, progress, drawing.limit
     )
-    entry.sampling = {"n": drawing.fields(len(fields)), **how, "nfe": nfe}
+    how = {"draws": draws, "sampler": sampler, "steps": steps, "nfe": nfe}
+    entry.sampling = {"n": drawing.fields(len(fields)), **how}
     entry.seconds += seconds
-    entry.nfe += drawing.draws * nfe
+    entry.nfe += draws * nfe
     return entry
 
 
@@ -295,7 +298,7 @@ def _compare_score(
     """
     count = min([len(base), *map(len, rivals.values())])
     pairs = {name: _subtract(values[:count], base[:count]) for name, values in rivals.items()}
-    pairs = {name: values for name, values in pairs.items() if not np.isnan(values).any()}
+    pairs = {name: values for name, values in pairs.items() if _has_mean(values)}
     if not pairs:
         return {}
     columns = np.stack([*pairs.values(), base[:count]], axis=1)
@@ -321,14 +324,22 @@ def _subtract(values: np.ndarray, base: np.ndarray) -> np.ndarray:
         return np.where(values == base, 0.0, values - base)
 
 
+def _has_mean(values: np.ndarray) -> bool:
+    """Tell whether no value is missing, and not both infinities occur."""
+    with np.errstate(invalid="ignore"):
+        return not np.isnan(values.sum())
+
+
 def resampled_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Return bootstrap means (R, K) of scores (N, K); all K columns share the resampled fields."""
     rng = np.random.default_rng(seed)
-    count = len(values)
-    exact = values.astype(np.float64)
-    return np.stack(
-        [exact[rng.integers(count, size=count)].mean(axis=0) for _ in range(resamples)]
-    )
+    count, exact = len(values), values.astype(np.float64)
+    rows = math.ceil(FIELDS_AT_ONCE / count)
+    parts = [
+        exact[rng.integers(count, size=(min(rows, resamples - start), count))].mean(axis=1)
+        for start in range(0, resamples, rows)
+    ]
+    return np.concatenate(parts)
 
 
 def p_values(means: np.ndarray, count: int) -> np.ndarray:

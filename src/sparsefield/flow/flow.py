@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sparsefield.errors import unknown_name
 from sparsefield.fields.observation import Observation
-from sparsefield.flow.path import Coefficients, LinearPath
+from sparsefield.flow.path import Coefficients, LinearPath, Path
 
 # Smallest divisor: at the ends of the path a quantity that the prediction does not determine
 # is finite instead of infinite. Samplers do not evaluate there.
@@ -23,16 +23,24 @@ def _data_from_noise(x_0: Tensor, x_t: Tensor, c: Coefficients) -> Tensor:
     return (x_t - c.sigma * x_0) / c.alpha.clamp_min(_TINY)
 
 
-PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Coefficients], Tensor]] = {
-    "velocity": _data_from_velocity,
-    "data": lambda x_1, x_t, c: x_1,
-    "noise": _data_from_noise,
-    "score": lambda score, x_t, c: _data_from_noise(-c.sigma * score, x_t, c),
+def _data_from_correction(f: Tensor, x_t: Tensor, c: Coefficients, k: float) -> Tensor:
+    signal, noise = c.alpha, k * c.sigma  # in units of 1/k, the size of what is unknown
+    total = signal.square() + noise.square()
+    return signal / total * x_t + noise / (k * total.sqrt()) * f
+
+
+# x_1 from the prediction, x_t, the coefficients of the path and the flow's time_shift
+PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Coefficients, float], Tensor]] = {
+    "velocity": lambda v, x_t, c, k: _data_from_velocity(v, x_t, c),
+    "data": lambda x_1, x_t, c, k: x_1,
+    "noise": lambda x_0, x_t, c, k: _data_from_noise(x_0, x_t, c),
+    "score": lambda score, x_t, c, k: _data_from_noise(-c.sigma * score, x_t, c),
+    "correction": _data_from_correction,
 }
 
 
 class Flow(nn.Module):
-    r"""A backbone whose prediction is read as velocity, data, noise or score.
+    r"""A backbone whose prediction is read as velocity, data, noise, score or correction.
 
     Every quantity follows from the data estimate :math:`\hat x_1` by
 
@@ -41,7 +49,18 @@ class Flow(nn.Module):
         v = \dot\alpha \hat x_1 + \dot\sigma \hat x_0, \quad
         \nabla \log p = -\hat x_0 / \sigma.
 
+    A correction F is that of the best linear estimate from x_t alone for data of size 1/k,
+
+    .. math::
+        \hat x_1 = \frac{\alpha x_t}{\alpha^2 + k^2 \sigma^2}
+        + \frac{\sigma F}{\sqrt{\alpha^2 + k^2 \sigma^2}},
+
+    which asks the backbone for something of unit size at every time and lets the state through
+    where it is better than anything a network could add.
+
     References:
+        Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
+        Eq. 7 and Table 1, for the correction.
         Flow Matching Guide and Code (Lipman et al., 2024), Table 1, for the conversions.
 
     Args:
@@ -62,7 +81,7 @@ class Flow(nn.Module):
         self,
         backbone: nn.Module,
         prediction: str = "velocity",
-        path: LinearPath | None = None,
+        path: Path | None = None,
         time_shift: float = 1.0,
     ) -> None:
         super().__init__()
@@ -84,10 +103,16 @@ class Flow(nn.Module):
     def denoise(
         self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
     ) -> Tensor:
-        """Estimate the data x_1 (B, L, C) from x_t (B, L, C) at times t (B,)."""
-        prediction = self.backbone(x_t, t, coords, obs, prepared).to(x_t.dtype)
+        """Estimate the data x_1 (B, L, C) from x_t (B, L, C) at times t (B,).
+
+        The backbone always sees the linear path: divided by alpha + sigma, the state of any path
+        is the linear one's at time alpha / (alpha + sigma).
+        """
         c = self.path.coefficients(t[:, None, None].to(x_t.dtype))
-        return PREDICTIONS[self.prediction](prediction, x_t, c)
+        total = c.alpha + c.sigma
+        time = (c.alpha / total)[:, 0, 0]
+        prediction = self.backbone(x_t / total, time, coords, obs, prepared).to(x_t.dtype)
+        return PREDICTIONS[self.prediction](prediction, x_t, c, self.time_shift)
 
     def velocity(
         self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None

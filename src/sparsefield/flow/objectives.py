@@ -14,12 +14,13 @@ def flow_matching_loss(
 
     .. math::
         w(t)\, \|\hat x_1 - x_1\|^2, \qquad
-        w(t) = \frac{t^2 + k^2 (1 - t)^2}{k^2 (1 - t)^2},
+        w(t) = \frac{\alpha_t^2 + k^2 \sigma_t^2}{k^2 \sigma_t^2},
 
     averaged over points and channels, where k is the flow's `time_shift`. The weight is 1 at
     t = 0, where the minimiser is the posterior mean, and undoes the shrinking of the error
-    towards t = 1; for k = 1 and velocity prediction, :math:`\hat x_1 - x_1 = (1 - t)(\hat v - v)`
-    makes it the plain velocity loss up to a factor between 1/2 and 1.
+    towards t = 1; for k = 1 and velocity prediction on the linear path,
+    :math:`\hat x_1 - x_1 = (1 - t)(\hat v - v)` makes it the plain velocity loss up to a factor
+    between 1/2 and 1.
 
     References:
         Flow Matching for Generative Modeling (Lipman et al., 2023), Eq. 9.
@@ -37,7 +38,8 @@ def flow_matching_loss(
     """
     x_t = flow.path.interpolate(x_0, x_1, t)
     error = (flow.denoise(x_t, t, coords, obs) - x_1).square().mean(dim=(1, 2))
-    signal, noise = t.square(), (flow.time_shift * (1 - t)).square()
+    c = flow.path.coefficients(t)
+    signal, noise = c.alpha.square(), (flow.time_shift * c.sigma).square()
     return error * (signal + noise) / noise.clamp_min(torch.finfo(t.dtype).tiny)
 
 

@@ -5,14 +5,30 @@ from typing import Any
 
 from sparsefield.errors import InputError, unknown_name
 from sparsefield.models.base import Backbone, Claims
+from sparsefield.models.ginr.models import (
+    FourierMambaGINR,
+    HybridMambaGINR,
+    MambaGINR,
+    ScentMambaGINR,
+)
 from sparsefield.models.hybrid import LocalMambaHybrid
+from sparsefield.models.local import LocalDiffusion
 from sparsefield.models.mamba_cross import MambaCrossAttention
 from sparsefield.models.mamba_perceiver import BidirectionalMambaPerceiver
+from sparsefield.models.perceiver_io import PerceiverIO
+from sparsefield.models.transformer import TransformerCrossAttention
 
 MODELS: dict[str, type[Backbone]] = {
     "v1": MambaCrossAttention,
     "v2": BidirectionalMambaPerceiver,
+    "local": LocalDiffusion,
+    "perceiver_io": PerceiverIO,
+    "transformer": TransformerCrossAttention,
     "hybrid": LocalMambaHybrid,
+    "ginr": MambaGINR,
+    "ginr_fourier": FourierMambaGINR,
+    "ginr_scent": ScentMambaGINR,
+    "ginr_hybrid": HybridMambaGINR,
 }
 
 

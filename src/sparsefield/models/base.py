@@ -18,11 +18,14 @@ class Claims:
             points are asked for.
         order_invariant: Permuting observations or queries permutes the prediction and no more.
         linear_cost: Time grows linearly with the number of queries.
+        autoencoder: The prediction is what a code of the observations decodes to. It depends on
+            neither noisy values nor time, and observed values are not put into results.
     """
 
     query_invariant: bool
     order_invariant: bool
     linear_cost: bool
+    autoencoder: bool = False
 
 
 class Backbone(nn.Module, ABC):

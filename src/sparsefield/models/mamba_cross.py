@@ -1,22 +1,13 @@
 """V1: a unidirectional Mamba over observations and queries, then one cross-attention."""
 
-from typing import Any
-
-from torch import Tensor, nn
-
-from sparsefield.fields.observation import Observation
-from sparsefield.models.base import Backbone, Claims
-from sparsefield.models.sequence import SequenceMixer
-from sparsefield.nn.attention import Attention
-from sparsefield.nn.feedforward import FeedForward
+from sparsefield.models.base import Claims
+from sparsefield.models.decoder import CrossReadout
+from sparsefield.models.sequence import SequenceBackbone, SequenceMixer
 from sparsefield.nn.mamba import MambaStack
 
 
-class MambaCrossAttention(Backbone):
+class MambaCrossAttention(SequenceBackbone):
     """V1: one-way Mamba layers, one cross-attention from queries to observations, a decoder.
-
-    The cross-attention is residual: without that, the noise in `x_t` could not reach the
-    decoder, whose target contains it.
 
     Args:
         channels: Channels C of the values.
@@ -27,6 +18,8 @@ class MambaCrossAttention(Backbone):
         heads: Attention heads.
         features: Fourier frequencies.
         order: Point order that the Mamba layers read.
+        layout: See `SequenceMixer`.
+        step: See `SequenceMixer`.
     """
 
     claims = Claims(query_invariant=False, order_invariant=True, linear_cost=True)
@@ -41,24 +34,9 @@ class MambaCrossAttention(Backbone):
         heads: int = 8,
         features: int = 256,
         order: str = "hilbert",
+        layout: str = "grouped",
+        step: str = "learned",
     ) -> None:
-        super().__init__()
         mamba = MambaStack(width, layers, state, hidden=4 * width)
-        self.sequence = SequenceMixer(mamba, channels, dims, width, features, order)
-        self.query_norm, self.context_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.cross = Attention(width, heads)
-        self.decoder = nn.Sequential(
-            nn.LayerNorm(width),
-            FeedForward(width, 2 * width),
-            nn.GELU(),
-            nn.Linear(width, channels),
-        )
-
-    def forward(
-        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
-    ) -> Tensor:
-        """See `Backbone.forward`."""
-        observed, queries = self.sequence(x_t, t, coords, obs)
-        context = self.context_norm(observed)
-        queries = queries + self.cross(self.query_norm(queries), context, obs.valid)
-        return self.decoder(queries)
+        sequence = SequenceMixer(mamba, channels, dims, width, features, order, layout, step)
+        super().__init__(sequence, CrossReadout(width, heads, channels))

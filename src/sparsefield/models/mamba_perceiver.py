@@ -1,18 +1,12 @@
 """V2: a bidirectional Mamba over observations and queries, then a light Perceiver."""
 
-from typing import Any
-
-from torch import Tensor, nn
-
-from sparsefield.fields.observation import Observation
-from sparsefield.models.base import Backbone, Claims
-from sparsefield.models.sequence import SequenceMixer
-from sparsefield.nn.feedforward import FeedForward
+from sparsefield.models.base import Claims
+from sparsefield.models.decoder import PerceiverReadout
+from sparsefield.models.sequence import SequenceBackbone, SequenceMixer
 from sparsefield.nn.mamba import BidirectionalMamba
-from sparsefield.nn.perceiver import PerceiverIteration
 
 
-class BidirectionalMambaPerceiver(Backbone):
+class BidirectionalMambaPerceiver(SequenceBackbone):
     """V2: Mamba layers in both directions, then iterations of a light Perceiver, a decoder.
 
     Args:
@@ -25,6 +19,8 @@ class BidirectionalMambaPerceiver(Backbone):
         heads: Attention heads.
         features: Fourier frequencies.
         order: Point order that the Mamba layers read.
+        layout: See `SequenceMixer`.
+        step: See `SequenceMixer`.
 
     Raises:
         ValueError: `layers` is odd.
@@ -43,25 +39,11 @@ class BidirectionalMambaPerceiver(Backbone):
         heads: int = 8,
         features: int = 256,
         order: str = "hilbert",
+        layout: str = "grouped",
+        step: str = "learned",
     ) -> None:
-        super().__init__()
         if layers % 2:
             raise ValueError(f"layers={layers} cannot be split over two directions; make it even")
         mamba = BidirectionalMamba(width, layers // 2, state, hidden=4 * width)
-        self.sequence = SequenceMixer(mamba, channels, dims, width, features, order)
-        self.perceiver = nn.ModuleList(PerceiverIteration(width, heads) for _ in range(iterations))
-        self.decoder = nn.Sequential(
-            nn.LayerNorm(width),
-            FeedForward(width, 2 * width),
-            nn.GELU(),
-            nn.Linear(width, channels),
-        )
-
-    def forward(
-        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
-    ) -> Tensor:
-        """See `Backbone.forward`."""
-        observed, queries = self.sequence(x_t, t, coords, obs)
-        for iteration in self.perceiver:
-            queries = iteration(queries, observed, obs.valid)
-        return self.decoder(queries)
+        sequence = SequenceMixer(mamba, channels, dims, width, features, order, layout, step)
+        super().__init__(sequence, PerceiverReadout(width, heads, iterations, channels))

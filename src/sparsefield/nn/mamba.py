@@ -58,25 +58,38 @@ class MambaMixer(nn.Module):
         self.out_proj = nn.Linear(inner, width, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
 
-    def forward(self, x: Tensor, reverse: bool = False, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        reverse: bool = False,
+        valid: Tensor | None = None,
+        gaps: Tensor | None = None,
+    ) -> Tensor:
         """Mix x (B, L, D) causally from first to last token, or from last to first.
 
         Tokens that `valid` (B, L) excludes must come last; they leave the others unchanged.
+        With `gaps` (B, L), the distance of every token from the one before, positive, steps are
+        as long as learned times the gap that is crossed.
         """
         u, z = self.in_proj(x).chunk(2, dim=-1)
         u = F.silu(self._convolve(_silence(u, valid), reverse))
         u = _silence(u, valid)
         sizes = [self.rank, self.state, self.state]
         step, B, C = self.x_proj(u).split(sizes, dim=-1)
+        delta: Tensor = self.dt_proj(step)
+        bias: Tensor | None = self.dt_bias.float()
+        if gaps is not None:
+            crossed = torch.cat([gaps[:, 1:], gaps[:, :1]], dim=1) if reverse else gaps
+            delta, bias = _stretch(delta + self.dt_bias.float(), crossed), None
         y = selective_scan(
             u,
-            self.dt_proj(step),
+            delta,
             -self.A_log.float().exp(),
             B,
             C,
             D=self.D.float(),
             z=z,
-            delta_bias=self.dt_bias.float(),
+            delta_bias=bias,
             reverse=reverse,
             backend=self.backend,
         )
@@ -99,6 +112,13 @@ class MambaMixer(nn.Module):
 def _silence(u: Tensor, valid: Tensor | None) -> Tensor:
     """Zero invalid tokens: a zero input leaves a zero state at zero."""
     return u if valid is None else u * valid[..., None].to(u.dtype)
+
+
+def _stretch(delta: Tensor, gaps: Tensor) -> Tensor:
+    """Return the delta (B, L, D) whose softplus is that of the given one times gaps (B, L)."""
+    with torch.autocast(delta.device.type, enabled=False):
+        step = (F.softplus(delta.float()) * gaps[..., None].float()).clamp_min(1e-12)
+        return step + torch.log(-torch.expm1(-step))
 
 
 def _initial_step_bias(inner: int, low: float = 1e-3, high: float = 1e-1) -> Tensor:
@@ -124,9 +144,15 @@ class MambaBlock(nn.Module):
             nn.Sequential(nn.LayerNorm(width), FeedForward(width, hidden)) if hidden else None
         )
 
-    def forward(self, x: Tensor, reverse: bool = False, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        reverse: bool = False,
+        valid: Tensor | None = None,
+        gaps: Tensor | None = None,
+    ) -> Tensor:
         """Update x (B, L, D) with what lies before each token, or after it if `reverse`."""
-        x = x + self.mixer(self.norm(x), reverse, valid)
+        x = x + self.mixer(self.norm(x), reverse, valid, gaps)
         return x if self.feedforward is None else x + self.feedforward(x)
 
 
@@ -148,10 +174,15 @@ class MambaStack(nn.Module):
         self.blocks = nn.ModuleList(MambaBlock(width, state, hidden) for _ in range(depth))
         self.reverse = reverse
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Update x (B, L, D); tokens that `valid` (B, L) excludes come last and are inert."""
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, gaps: Tensor | None = None
+    ) -> Tensor:
+        """Update x (B, L, D); tokens that `valid` (B, L) excludes come last and are inert.
+
+        For `gaps` (B, L), see `MambaMixer`.
+        """
         for block in self.blocks:
-            x = block(x, self.reverse, valid)
+            x = block(x, self.reverse, valid, gaps)
         return x
 
 
@@ -171,7 +202,9 @@ class BidirectionalMamba(nn.Module):
         self.behind = MambaStack(width, depth, state, hidden, reverse=True)
         self.join = nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, width))
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, gaps: Tensor | None = None
+    ) -> Tensor:
         """Return x (B, L, D) plus what each token learns from both directions."""
-        both = torch.cat([self.ahead(x, valid), self.behind(x, valid)], dim=-1)
+        both = torch.cat([self.ahead(x, valid, gaps), self.behind(x, valid, gaps)], dim=-1)
         return x + self.join(both)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparsefield.nn.local_attention import local_attention
 from sparsefield.nn.neighbours import nearest
+from sparsefield.nn.ordering import point_order, reorder
 
 # Distances below this many mean spacings count as this: where it matters, points coincide.
 _CLOSEST = 0.01
@@ -69,14 +70,30 @@ def mean_spacing(valid: Tensor, dims: int) -> Tensor:
 
 
 def find_neighbourhood(
-    coords: Tensor, context_coords: Tensor, valid: Tensor, count: int
+    coords: Tensor,
+    context_coords: Tensor,
+    valid: Tensor,
+    count: int,
+    radius: float = math.inf,
 ) -> Neighbourhood:
-    """Find the `count` nearest valid context points (B, M, P) of each query (B, L, P)."""
+    """Find the `count` nearest valid context points (B, M, P) of each query (B, L, P).
+
+    Of points equally far away, as on a grid, those that come first in raster order are taken, so
+    that the order in which they were given does not matter. Points beyond `radius` do not count,
+    but for the nearest one.
+    """
     with torch.autocast(coords.device.type, enabled=False):
-        index, reached = nearest(coords, context_coords, valid, count)
+        order = point_order("raster", context_coords)
+        index, reached = nearest(
+            coords, reorder(context_coords, order), valid.gather(1, order), count
+        )
+        index = order.gather(1, index.flatten(1)).view_as(index)
         where = take_neighbours(context_coords, index)
         offset = (where - coords[:, :, None]) / mean_spacing(valid, coords.shape[-1])[..., None]
         squared = offset.square().sum(-1, keepdim=True)
+        if radius < math.inf:
+            limit = (radius / mean_spacing(valid, coords.shape[-1])).square()
+            reached[..., 1:] &= squared[..., 1:, 0] <= limit
         distance = squared.clamp_min(_CLOSEST**2).sqrt()
         geometry = torch.cat([offset, distance, squared, distance.log()], dim=-1)
         return Neighbourhood(index, None if bool(reached.all()) else ~reached, geometry)

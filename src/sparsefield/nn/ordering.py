@@ -85,7 +85,23 @@ ORDERS: dict[str, Callable[[Tensor], Tensor]] = {
     "raster": raster_code,
     "morton": morton_code,
     "hilbert": hilbert_code,
+    "hilbert_transposed": lambda coords: hilbert_code(coords.flip(-1)),
 }
+# Several orders that are read one by one and averaged.
+TRAVERSALS: dict[str, tuple[str, ...]] = {"multi": ("hilbert", "hilbert_transposed")}
+
+
+def traversals(name: str) -> tuple[str, ...]:
+    """Return the orders that a name stands for: itself, or those that are averaged.
+
+    Raises:
+        InputError: The name is in neither ORDERS nor TRAVERSALS.
+    """
+    if name in ORDERS:
+        return (name,)
+    if name not in TRAVERSALS:
+        raise unknown_name("point order", name, [*ORDERS, *TRAVERSALS])
+    return TRAVERSALS[name]
 
 
 def point_order(name: str, coords: Tensor) -> Tensor:

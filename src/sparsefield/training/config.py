@@ -19,8 +19,10 @@ PRESETS = Path(__file__).parent.parent / "presets"
 class FlowConfig:
     """How the backbone's prediction becomes a flow."""
 
-    prediction: Literal["velocity", "data", "noise", "score"] = "velocity"
+    prediction: Literal["velocity", "data", "noise", "score", "correction"] = "velocity"
     """What the backbone predicts."""
+    path: Literal["linear", "variance_preserving"] = "linear"
+    """Way from noise to data."""
     time_shift: float = 1.0
     """Moves times towards the data, see `Flow`; 1 leaves them uniform."""
     mean_fraction: float = 0.25
@@ -95,6 +97,8 @@ class TrainConfig:
     """Fields per step."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast type; auto takes bfloat16 where the hardware multiplies in it."""
+    recompute: bool = False
+    """Keep less for the backward and compute it again: less memory, more time, same result."""
     eval_every: int = 1
     """Epochs between validations."""
     save_every: int = 10

@@ -17,6 +17,7 @@ from sparsefield.errors import InputError
 from sparsefield.evaluation.protocol import Protocol, evaluate_mean
 from sparsefield.fields.datasets import FieldDataset, carve_validation, open_dataset
 from sparsefield.flow.objectives import contrast_weights, flow_matching_loss
+from sparsefield.nn.recompute import recompute_blocks
 from sparsefield.plots import plot_training
 from sparsefield.reconstruction import Model
 from sparsefield.training.batches import Batch, TrainingBatches
@@ -112,6 +113,8 @@ class Trainer:
         if config.init:
             _take_weights(flow, config.init)
         self.state = TrainState(flow, config.optimizer, config.freeze)
+        if config.recompute:
+            recompute_blocks(self.state.flow)
         self.batches = TrainingBatches(training, config)
         self.steps = config.steps or config.epochs * self.batches.steps_per_epoch
         self.psnr: float | None = None
@@ -278,6 +281,7 @@ def _describe(config: TrainConfig, fields: FieldDataset) -> ModelSpec:
         time_shift=config.flow.time_shift,
         normalizer=fields.normalizer,
         shape=fields.shape,
+        path=config.flow.path,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsefield.errors import InputError, unknown_name
+from sparsefield.nn.scan import triton
 from sparsefield.nn.scan.chunked import scan_chunked
 from sparsefield.nn.scan.cpu import scan_cpu
 from sparsefield.nn.scan.einsum import scan_einsum
@@ -23,6 +24,7 @@ BACKENDS: dict[str, Callable[[ScanInputs], tuple[Tensor, Tensor]]] = {
     "einsum": scan_einsum,
     "chunked": scan_chunked,
     "cpu": scan_cpu,
+    "triton": triton.scan_triton,
     "mamba_ssm": scan_mamba_ssm,
 }
 
@@ -154,11 +156,14 @@ def _check_shapes(x: ScanInputs) -> None:
 def _pick(x: ScanInputs) -> tuple[str, str]:
     """Return the fastest backend for the inputs, and the reason."""
     device = x.u.device.type
-    if device != "cpu":
-        return "chunked", f"plain PyTorch on {device}"
     if x.u.dtype == torch.float64:
         return "chunked", "float64 needs plain PyTorch"
-    return "cpu", f"the fused kernel for {x.u.dtype} on the processor"
+    if device == "cpu":
+        return "cpu", f"the fused kernel for {x.u.dtype} on the processor"
+    if device == "cuda" and triton.INSTALLED:
+        return "triton", f"the fused kernels for {x.u.dtype} on the GPU"
+    missing = "; triton is not installed" if device == "cuda" else ""
+    return "chunked", f"plain PyTorch on {device}{missing}"
 
 
 def _announce(backend: str, reason: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from sparsefield.errors import InputError
 from sparsefield.nn.scan import kernels
 from sparsefield.nn.scan.layout import CHUNK, ROW, TILE_ROWS, Gradients, Scan, Tokens
+from sparsefield.nn.scan.memory import on_huge_pages
 from sparsefield.nn.scan.shared import ScanInputs, initial_state
 from sparsefield.nn.scan.simd import LANES, LOG2_E
 from sparsefield.nn.scan.threads import run_in_threads
@@ -103,7 +104,7 @@ def _scratch(u: Tensor, rows: int) -> Tensor:
 def _new_rows(x: Tensor) -> Tensor:
     """Return memory for a result in the shape and, if the kernels write it, the type of x."""
     dtype = x.dtype if x.dtype in NATIVE else torch.float32
-    return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
+    return on_huge_pages(torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format))
 
 
 def _new_saved(x: ScanInputs, save: bool) -> Tensor:
@@ -130,7 +131,8 @@ def _scan_op(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     x = ScanInputs(*args)
     kernels.announce_compilation()
     launch = _Launch(x, torch.get_num_threads())
-    y, saved, scratch = _new_rows(x.u), _new_saved(x, save), _scratch(x.u, TILE_ROWS)
+    y, saved = _new_rows(x.u), on_huge_pages(_new_saved(x, save))
+    scratch = _scratch(x.u, TILE_ROWS)
     state = _pack(initial_state(x))
 
     def work(worker: int, start: int, stop: int) -> None:

@@ -1,0 +1,1 @@
+"""Mamba-GINR autoencoders: a whole field in, a continuous field out."""

@@ -1,0 +1,69 @@
+"""The baseline: Perceiver IO, whose latents read everything and are read by the queries."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsefield.fields.observation import Observation
+from sparsefield.models.base import Backbone, Claims
+from sparsefield.models.decoder import CrossReadout
+from sparsefield.nn.fourier import TimeEmbedding
+from sparsefield.nn.perceiver import PerceiverIteration
+from sparsefield.nn.tokens import PointTokens
+
+
+class PerceiverIO(Backbone):
+    """Latents read observations and noisy queries, think, and are read by the queries.
+
+    Queries are read as well as observations: what they hold at one point bears on all others.
+
+    References:
+        Perceiver IO: A General Architecture for Structured Inputs & Outputs (Jaegle et al.,
+        2022), section 3.
+
+    Args:
+        channels: Channels C of the values.
+        dims: Coordinate dimensions P.
+        width: Channels D of a token and of a latent.
+        latents: Number of latents.
+        iterations: Perceiver iterations of the latents.
+        heads: Attention heads.
+        features: Fourier frequencies.
+    """
+
+    claims = Claims(query_invariant=False, order_invariant=True, linear_cost=True)
+
+    def __init__(
+        self,
+        channels: int = 3,
+        dims: int = 2,
+        width: int = 512,
+        latents: int = 512,
+        iterations: int = 6,
+        heads: int = 8,
+        features: int = 256,
+    ) -> None:
+        super().__init__()
+        self.observation_tokens = PointTokens(dims, channels, width, features)
+        self.query_tokens = PointTokens(dims, channels, width, features)
+        self.time = TimeEmbedding(width)
+        self.latents = nn.Parameter(0.02 * torch.randn(latents, width))
+        self.iterations = nn.ModuleList(
+            PerceiverIteration(width, heads, expand=4) for _ in range(iterations)
+        )
+        self.readout = CrossReadout(width, heads, channels)
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
+    ) -> Tensor:
+        """See `Backbone.forward`."""
+        time = self.time(t)[:, None]
+        observed = self.observation_tokens(obs.coords, obs.values) + time
+        queries = self.query_tokens(coords, x_t) + time
+        inputs = torch.cat([observed, queries], dim=1)
+        valid = torch.cat([obs.valid, torch.ones_like(coords[..., 0], dtype=torch.bool)], dim=1)
+        latents = self.latents + time
+        for iteration in self.iterations:
+            latents = iteration(latents, inputs, valid)
+        return self.readout(queries, latents)

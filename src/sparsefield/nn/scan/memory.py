@@ -1,0 +1,25 @@
+"""Memory for large results."""
+
+import ctypes
+import mmap
+
+from torch import Tensor
+
+# Above this the C library returns memory to the system at once, so that every call touches fresh
+# pages; 4 KiB at a time, that takes longer than the scan.
+LARGE = 32 * 2**20  # bytes
+PAGE = mmap.PAGESIZE
+
+
+def on_huge_pages(x: Tensor) -> Tensor:
+    """Ask the system for huge pages under a new, large tensor; return the tensor."""
+    if x.nbytes > LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        start = -(-x.data_ptr() // PAGE) * PAGE
+        length = x.data_ptr() + x.nbytes - start
+        # advice only: whatever the answer, the memory works
+        _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+    return x
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
