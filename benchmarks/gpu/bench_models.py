@@ -10,7 +10,7 @@ from sparsefield.training.benchmark import measure_models
 
 def main() -> None:
     out, device, *presets = [*sys.argv[1:], "cuda"] if len(sys.argv) == 2 else sys.argv[1:]
-    report = measure_models(presets, 64, "auto", device, (5, math.inf), print)
+    report = measure_models(presets, (), 64, "auto", device, (5, math.inf), print)
     Path(out, "models.json").write_text(json.dumps(report, indent=2) + "\n")
     for row in report["rows"]:
         rate = row["training"]["images_per_second"]

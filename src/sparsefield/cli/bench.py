@@ -19,6 +19,7 @@ def command(
     shapes: Annotated[tuple[str, ...], arg(metavar="BxLxDxN ...")] = (),
     backends: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = (),
     presets: Annotated[tuple[str, ...], arg(metavar="PRESET ...")] = (),
+    settings: Annotated[tuple[str, ...], arg(metavar="key=value ...")] = (),
     batch_size: Annotated[int, arg(metavar="N")] = 16,
     precision: Precision = "auto",
     device: options.Device = "auto",
@@ -38,6 +39,7 @@ def command(
         backends: Scan backends; mambapy, a peer; exponentials, a bound; attention and
             attention_bfloat16 of the same width. All but attention by default.
         presets: Presets or TOML files of models; all presets by default.
+        settings: Settings in place of the presets'.
         batch_size: Images per training step of a model.
         precision: Autocast type of models, in forward and training; auto as in training.
         device: Where models run; the scan's backends run on the processor.
@@ -62,7 +64,7 @@ def command(
         from sparsefield.training.benchmark import measure_models
 
         report = measure_models(
-            presets, batch_size, precision, device, (repeats, patience), announce
+            presets, settings, batch_size, precision, device, (repeats, patience), announce
         )
         table = _model_table(report["rows"])
     console.print(

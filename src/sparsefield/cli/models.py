@@ -31,6 +31,7 @@ def describe_models() -> dict[str, Any]:
 
     from sparsefield.checkpoint import bundled_models, read_spec
     from sparsefield.models import MODELS, build_model
+    from sparsefield.models.cost import flops_per_point
     from sparsefield.training.config import preset_names
 
     def count(module: torch.nn.Module) -> int:
@@ -53,16 +54,22 @@ def describe_models() -> dict[str, Any]:
             }
             for name, spec in specs.items()
         }
+    for name, row in models.items():
+        row["flops_per_point"] = flops_per_point(name)
     return {"models": models, "presets": preset_names(), "bundled": bundled}
 
 
 def _model_table(models: dict[str, Any]) -> Table:
     table = Table("model", box=None)
     table.add_column("parameters", justify="right")
+    table.add_column("MFLOP / point", justify="right")
     table.add_column("claims")
     for name, row in models.items():
         claims = [claim.replace("_", " ") for claim, holds in row["claims"].items() if holds]
-        table.add_row(name, f"{row['parameters']:,}", ", ".join(claims))
+        cost = f"{1e-6 * row['flops_per_point']:.1f}"
+        table.add_row(name, f"{row['parameters']:,}", cost, ", ".join(claims))
+    table.caption = "defaults; one evaluation on 16 x 16 points, a fifth of them observed"
+    table.caption_justify = "left"
     return table
 
 

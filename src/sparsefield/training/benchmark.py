@@ -29,6 +29,7 @@ CHANNELS = 3
 
 def measure_models(
     presets: Sequence[str],
+    settings: Sequence[str],
     batch_size: int,
     precision: Literal["auto", "float32", "bfloat16"],
     device: str,
@@ -39,6 +40,7 @@ def measure_models(
 
     Args:
         presets: Presets or TOML files; all presets if there are none.
+        settings: Settings in place of the presets', as in `load_config`.
         batch_size: Fields per training step.
         precision: Autocast type, see `TrainConfig`.
         device: Where the models run.
@@ -51,7 +53,7 @@ def measure_models(
     place = choose_device(device)
     configs = {
         name: dataclasses.replace(
-            load_config(name), batch_size=batch_size, precision=precision, device=device
+            load_config(name, settings), batch_size=batch_size, precision=precision, device=device
         )
         for name in presets or preset_names()
     }
@@ -76,7 +78,8 @@ def measure_models(
             result["images_per_second"] = batch_size / result["seconds"]
         rows[name]["training"] = result
     head = {"benchmark": "model", **environment(place), "repeats": rounds[0]}
-    return head | {"batch_size": batch_size, "rows": list(rows.values())}
+    head |= {"batch_size": batch_size, "settings": list(settings)}
+    return head | {"rows": list(rows.values())}
 
 
 def prepare_forward(config: TrainConfig, size: int) -> Work:

@@ -21,6 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparsefield.errors import InputError
+from sparsefield.nn.scan.operator import (
+    BACKWARD,
+    FORWARD,
+    fake_gradients,
+    like_inputs,
+    new_rows,
+    readable_rows,
+    register_backward,
+    wants_gradients,
+)
 from sparsefield.nn.scan.shared import ScanInputs, initial_state
 
 INSTALLED = find_spec("triton") is not None
@@ -84,13 +94,7 @@ class _Operands:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Return the tensor in a type and with strides that the kernels read."""
-    x = x if x.dtype in NATIVE else x.float()
-    if x.stride(-1) == 1:
-        return x
-    # a row that repeats, as in the gradient of a sum, is copied once
-    once = [slice(1) if stride == 0 else slice(None) for stride in x.stride()[:-1]]
-    return x[tuple(once)].contiguous().expand_as(x)
+    return readable_rows(x, NATIVE)
 
 
 def _by_tile(x: Tensor, reverse: bool) -> Tensor:
@@ -112,9 +116,7 @@ def _tokens(x: Tensor | None) -> tuple[Any, ...] | None:
 
 
 def _new_rows(x: Tensor) -> Tensor:
-    """Return memory for a result in the shape and, if the kernels write it, the type of x."""
-    dtype = x.dtype if x.dtype in NATIVE else torch.float32
-    return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
+    return new_rows(x, NATIVE)
 
 
 def _new_states(x: ScanInputs, slots: int) -> Tensor:
@@ -127,16 +129,10 @@ def _on_device_of(x: Tensor) -> Any:
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
-_INPUTS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, "
-    "Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? h0, bool reverse"
-)
-
-
 @torch.library.custom_op(
     "sparsefield::selective_scan_triton",
     mutates_args=(),
-    schema=f"(bool save, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
+    schema=FORWARD,
 )
 def _scan_op(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, the last state, and (if asked to save) the state before every tile."""
@@ -322,7 +318,7 @@ class _Backward:
 @torch.library.custom_op(
     "sparsefield::selective_scan_triton_backward",
     mutates_args=(),
-    schema=f"(Tensor dy, Tensor? dstate, Tensor saved, {_INPUTS}) -> Tensor[]",
+    schema=BACKWARD,
 )
 def _backward_op(dy: Tensor, dstate: Tensor | None, saved: Tensor, *args: Any) -> list[Tensor]:
     """Return the gradients of all tensors of `ScanInputs`, in its order."""
@@ -330,42 +326,15 @@ def _backward_op(dy: Tensor, dstate: Tensor | None, saved: Tensor, *args: Any) -
     backward = _Backward(dy, dstate, saved, x)
     with _on_device_of(x.u):
         backward.run()
-    return _like_inputs(x, backward.gradients())
-
-
-def _like_inputs(x: ScanInputs, grads: list[Tensor | None]) -> list[Tensor]:
-    """Return the gradients in the types of the inputs, empty for inputs that are absent."""
-    pairs = zip(x[:-1], grads, strict=True)
-    return [
-        x.u.new_empty(0) if t is None or g is None else g.to(t.dtype).contiguous()
-        for t, g in pairs
-    ]
+    return like_inputs(x, backward.gradients())
 
 
 @_backward_op.register_fake
 def _(dy: Tensor, dstate: Tensor | None, saved: Tensor, *args: Any) -> list[Tensor]:
-    x = ScanInputs(*args)
-    grads = [None if t is None else t.new_empty(t.shape) for t in x[:-1]]
-    return _like_inputs(x, grads)
+    return fake_gradients(ScanInputs(*args))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, *tensors, ctx.reverse = inputs
-    ctx.save_for_backward(output[2], *tensors)
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(
-    ctx: Any, dy: Tensor | None, dstate: Tensor | None, _: None
-) -> tuple[Tensor | None, ...]:
-    saved, *tensors = ctx.saved_tensors
-    dy = tensors[0].new_zeros(()).expand_as(tensors[0]) if dy is None else dy
-    grads = _backward_op(dy, dstate, saved, *tensors, ctx.reverse)
-    given = (None if t is None else g for t, g in zip(tensors, grads, strict=True))
-    return (None, *given, None)
-
-
-_scan_op.register_autograd(_gradients, setup_context=_setup_context)
+register_backward(_scan_op, _backward_op)
 
 
 def scan_triton(x: ScanInputs) -> tuple[Tensor, Tensor]:
@@ -384,6 +353,5 @@ def scan_triton(x: ScanInputs) -> tuple[Tensor, Tensor]:
             f"the 'triton' scan needs CUDA tensors, not {x.u.device.type}; use 'chunked', or set "
             "TRITON_INTERPRET=1 to test without a GPU"
         )
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in x[:-1] if t is not None)
-    y, state, _ = _scan_op(save, *x)
+    y, state, _ = _scan_op(wants_gradients(x), *x)
     return y, state
