@@ -5,9 +5,10 @@ import mmap
 
 from torch import Tensor
 
-# Above this the C library returns memory to the system at once, so that every call touches fresh
-# pages; 4 KiB at a time, that takes longer than the scan.
-LARGE = 32 * 2**20  # bytes
+# The C library returns blocks above 32 MiB to the system at once, and the end of its heap whenever
+# much of it is free: every call then touches fresh pages, and 4 KiB at a time that takes longer
+# than the scan. Below this, blocks are used again.
+LARGE = 8 * 2**20  # bytes
 PAGE = mmap.PAGESIZE
 
 
