@@ -252,7 +252,8 @@ def render_models(report: Report) -> str:
 def render_sparse(report: Report) -> str:
     """Compare the full-size models with the prototypes, in the setting of these."""
     lines = [
-        "The prototypes were trained on as many points as were observed, and on no others. In "
+        "The prototypes were trained on as many points as were observed, and on no others; their "
+        "figures were taken once from their own code, on two processors. In "
         f"that setting (`{' '.join(report['settings'])}`), batches of {report['batch_size']}, "
         f"{head(report)}",
         "",

@@ -11,7 +11,6 @@ from sparsefield.cli import options
 from sparsefield.errors import InputError
 
 Precision = Literal["auto", "float32", "bfloat16"]
-SIZES = (32, 64)
 
 
 def command(
@@ -51,6 +50,8 @@ def command(
 
     if min(repeats, batch_size, threads or 1) < 1:
         raise InputError("--repeats, --batch-size and --threads must be at least 1")
+    if not patience > 0:
+        raise InputError(f"--patience must be above 0 seconds, not {patience:g}")
     torch.set_num_threads(threads or torch.get_num_threads())
     console = Console()
 
@@ -108,6 +109,8 @@ def _scan_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _model_table(rows: list[dict[str, Any]]) -> Table:
+    from sparsefield.training.benchmark import SIZES
+
     table = Table("preset", "autocast", box=None)
     columns = ["parameters"]
     columns += [name for size in SIZES for name in (f"{size} x {size}, ms", "MiB")]

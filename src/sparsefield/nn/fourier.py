@@ -6,6 +6,13 @@ import torch
 from torch import Tensor, nn
 
 
+def fourier_features(coords: Tensor, frequencies: Tensor) -> Tensor:
+    """Map coordinates (..., P) to sines and cosines (..., 2 F) at frequencies (F, P) per unit."""
+    with torch.autocast(coords.device.type, enabled=False):
+        angle = 2 * math.pi * coords.float() @ frequencies.float().T
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
 class FourierFeatures(nn.Module):
     r"""Random Fourier features of coordinates, limited to frequencies that the grid can carry.
 
@@ -37,9 +44,7 @@ class FourierFeatures(nn.Module):
 
     def forward(self, coords: Tensor) -> Tensor:
         """Map coordinates (..., P) to features (..., 2 * count) in [-1, 1]."""
-        with torch.autocast(coords.device.type, enabled=False):
-            angle = 2 * math.pi * coords.float() @ self.frequencies.float().T
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+        return fourier_features(coords, self.frequencies)
 
 
 class TimeEmbedding(nn.Module):

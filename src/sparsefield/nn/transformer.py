@@ -15,14 +15,14 @@ class TransformerBlock(nn.Module):
     Args:
         width: Channels D; divisible by `heads`.
         heads: Attention heads.
-        hidden: Hidden channels of the perceptron.
+        feedforward: The perceptron, D to D channels.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    def __init__(self, width: int, heads: int, feedforward: nn.Module) -> None:
         super().__init__()
         self.norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.feedforward = FeedForward(width, hidden)
+        self.feedforward = feedforward
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Update tokens x (B, L, D), of which `valid` (B, L) are seen."""
@@ -43,7 +43,9 @@ class TransformerStack(nn.Module):
 
     def __init__(self, width: int, depth: int, heads: int, hidden: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, hidden) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, FeedForward(width, hidden)) for _ in range(depth)
+        )
 
     def forward(
         self, x: Tensor, valid: Tensor | None = None, gaps: Tensor | None = None

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsefield.nn.attention import Attention, merge_heads, split_heads
+from sparsefield.nn.attention import merge_heads, split_heads
 from sparsefield.nn.feedforward import FeedForward
+from sparsefield.nn.fourier import fourier_features
 from sparsefield.nn.mamba import MambaBlock
 
 
@@ -84,26 +85,6 @@ class MixerLayer(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Update x (B, L, D)."""
         return self.feedforward(self.mixer(x, valid))
-
-
-class AttentionLayer(nn.Module):
-    """Self-attention of tokens and a gated perceptron, each residual.
-
-    Args:
-        width: Channels D; divisible by `heads`.
-        heads: Attention heads.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
-        self.feedforward = Residual(width, GatedFeedForward(width, 4 * width))
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Update x (B, L, D), of which `valid` (B, L) tokens are read."""
-        y = self.norm(x)
-        return self.feedforward(x + self.attention(y, y, valid))
 
 
 class PlaceAttention(nn.Module):
@@ -193,6 +174,4 @@ class GaussianFourier(nn.Module):
 
     def forward(self, coords: Tensor) -> Tensor:
         """Map coordinates (..., P) to features (..., 2 * count) in [-1, 1]."""
-        with torch.autocast(coords.device.type, enabled=False):
-            angle = 2 * math.pi * coords.float() @ self.limited().T
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+        return fourier_features(coords, self.limited())

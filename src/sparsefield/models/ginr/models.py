@@ -7,8 +7,9 @@ from sparsefield.fields.observation import Observation
 from sparsefield.models.base import Backbone, Claims
 from sparsefield.models.ginr.decoders import MultiBandDecoder, ResidualDecoder
 from sparsefield.models.ginr.encoder import Code, PatchEncoder
-from sparsefield.models.ginr.layers import AttentionLayer, AveragedMamba, MixerLayer
+from sparsefield.models.ginr.layers import AveragedMamba, GatedFeedForward, MixerLayer
 from sparsefield.nn.mamba import BidirectionalMamba
+from sparsefield.nn.transformer import TransformerBlock
 
 
 class FieldAutoencoder(Backbone):
@@ -203,7 +204,7 @@ class ScentMambaGINR(FieldAutoencoder):
         cells: int = 32,
         order: str = "hilbert",
     ) -> None:
-        attention = (AttentionLayer(width, token_heads) for _ in range(attention_layers))
+        attention = self_attention(width, token_heads, attention_layers)
         sequence = [BidirectionalMamba(width, 1, state), *attention]
         super().__init__(
             PatchEncoder(
@@ -268,7 +269,7 @@ class HybridMambaGINR(FieldAutoencoder):
         order: str = "hilbert",
     ) -> None:
         sequence = [BidirectionalMamba(width, 1, state)]
-        latent = [AttentionLayer(width, token_heads) for _ in range(attention_layers)]
+        latent = self_attention(width, token_heads, attention_layers)
         super().__init__(
             PatchEncoder(
                 channels, dims, width, positions, sequence, latent, cells, max_frequency, order
@@ -286,6 +287,13 @@ class HybridMambaGINR(FieldAutoencoder):
             ),
             jitter,
         )
+
+
+def self_attention(width: int, heads: int, layers: int) -> list[TransformerBlock]:
+    """Return layers of self-attention with gated perceptrons."""
+    return [
+        TransformerBlock(width, heads, GatedFeedForward(width, 4 * width)) for _ in range(layers)
+    ]
 
 
 def distance_scale(positions: int, dims: int) -> float:

@@ -18,9 +18,6 @@ def on_huge_pages(x: Tensor) -> Tensor:
         start = -(-x.data_ptr() // PAGE) * PAGE
         length = x.data_ptr() + x.nbytes - start
         # advice only: whatever the answer, the memory works
-        _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+        libc = ctypes.CDLL(None)
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
     return x
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
