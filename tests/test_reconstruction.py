@@ -97,6 +97,17 @@ def test_draws_depend_on_the_seed_and_on_nothing_else(model, sampler):
     assert not torch.allclose(one.samples[0], one.samples[1])
 
 
+def test_stated_noise_moves_observed_values_and_leaves_a_spread_at_them(model):
+    obs = observe()
+    rows = torch.cdist(cell_centres(SHAPE), obs.coords).argmin(0)
+    field = reconstruct(model, obs, samples=6, steps=2, noise=(5.0, 0.2))
+    assert not torch.allclose(field.mean[rows], obs.values, rtol=1e-4)
+    assert (field.std[rows] > 0).all()
+    assert (field.std[rows] < torch.tensor([8.0, 0.4])).all()
+    exact = reconstruct(model, obs, noise=0.0)
+    assert torch.equal(exact.mean[rows], obs.values)
+
+
 def test_deviation_is_that_of_the_draws_and_needs_two_of_them(model):
     obs = observe()
     field = reconstruct(model, obs, samples=4)

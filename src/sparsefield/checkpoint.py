@@ -12,6 +12,7 @@ from sparsefield.errors import InputError
 from sparsefield.fields.normalize import Normalizer
 from sparsefield.files import write_tensors
 from sparsefield.flow.flow import Flow
+from sparsefield.flow.noise import build_noise
 from sparsefield.flow.path import build_path
 from sparsefield.models import build_model
 
@@ -33,6 +34,8 @@ class ModelSpec:
         shape: Grid on which it was trained; the default of a reconstruction.
         card: Facts for a reader: data, steps, seconds, scores.
         path: Key of PATHS.
+        noise: Name in NOISES.
+        noise_length: Correlation length of lattice noise, in cells of `shape`.
     """
 
     model: str
@@ -43,11 +46,14 @@ class ModelSpec:
     shape: tuple[int, ...]
     card: dict[str, Any] = field(default_factory=dict)
     path: str = "linear"
+    noise: str = "lattice"
+    noise_length: float = 1.0
 
     def build(self) -> Flow:
         """Build the flow with fresh weights."""
         backbone = build_model(self.model, **self.settings)
-        return Flow(backbone, self.prediction, build_path(self.path), self.time_shift)
+        noise = build_noise(self.noise, self.shape, self.noise_length)
+        return Flow(backbone, self.prediction, build_path(self.path), self.time_shift, noise)
 
     def to_json(self) -> str:
         """Describe the model as JSON."""

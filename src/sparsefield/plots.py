@@ -119,7 +119,7 @@ def plot_training(
         InputError: The file cannot be written, or matplotlib is not installed.
     """
     task = make_task(fields, protocol, range(min(TRAINING_ROWS, len(fields))))
-    full = posterior_mean(model, task.obs, task.coords, task.noise(0))
+    full = posterior_mean(model, task.obs, task.coords, task.noise(model, 0))
     rows = []
     for item, values in enumerate(full):
         key = (fields.points, protocol.density, protocol.seed, protocol.split, item)

@@ -14,11 +14,12 @@ from torch import Tensor
 from sparsefield.checkpoint import ModelSpec, load_checkpoint, resolve
 from sparsefield.errors import InputError
 from sparsefield.fields.grids import cell_centres
+from sparsefield.fields.measurement import true_values
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
-from sparsefield.flow.noise import white_noise
+from sparsefield.flow.noise import field_keys
 from sparsefield.models import MODELS
-from sparsefield.samplers import build_sampler
+from sparsefield.samplers import NoiseFields, build_sampler
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,6 +126,7 @@ def reconstruct(
     steps: int = 10,
     seed: int = 0,
     chunk: int | None = None,
+    noise: float | Sequence[float] = 0.0,
 ) -> Reconstruction:
     """Reconstruct the whole field from scattered observations.
 
@@ -134,14 +136,16 @@ def reconstruct(
         shape: Grid to reconstruct on; the training grid if neither `shape` nor `coords` is given.
         coords: Free points (L, P) in [-1, 1], instead of a grid.
         samples: Draws S from the posterior; their spread is the uncertainty.
-        sampler: Key of SAMPLERS.
+        sampler: Key of SAMPLERS, with settings as `build_sampler` takes them.
         steps: Steps of the sampler.
         seed: Seed of the draws, at least 0.
         chunk: Points of the mean that are computed at a time, all if None: less memory, the same
             result. For models whose claims include `query_invariant`.
+        noise: Standard deviation of the measurement error in the units of the values, one number
+            or one per channel; 0 for exact observations. See `true_values`.
 
     Returns:
-        The field in physical units; observed values are reproduced exactly, except by an
+        The field in physical units. Exact observations are reproduced exactly, except by an
         autoencoder, which reproduces them as well as its code does.
 
     Raises:
@@ -158,15 +162,19 @@ def reconstruct(
     _check_fit(model, obs, points)
     if samples < 0 or seed < 0:
         raise InputError(f"samples and seed must be at least 0, not {samples} and {seed}")
-    batch, queries = obs.batched(), points[None]
-    noise = torch.stack(
-        [white_noise(len(points), obs.channels, seed, 0, draw) for draw in range(max(1, samples))]
-    )
-    mean = posterior_mean(model, batch, queries, noise[:1], chunk)
+    expected, *drawn = _exact(model, obs, noise, samples, seed)
+    queries = points[None]
+
+    def source(step: int, draws: int = samples) -> Tensor:
+        keys = np.concatenate([field_keys(seed, [0], draw, step) for draw in range(draws)])
+        return model.flow.noise(queries.expand(draws, -1, -1), obs.channels, keys)
+
+    mean = posterior_mean(model, expected.batched(), queries, source(0, 1), chunk)
     draws, nfe = None, 1
     if samples > 0:
         every = queries.expand(samples, -1, -1)
-        draws, each = draw_samples(model, batch.repeat(samples), every, noise, sampler, steps)
+        seen = Observation.stack(drawn)
+        draws, each = draw_samples(model, seen, every, source, sampler, steps)
         nfe += samples * each
     return Reconstruction(
         mean=mean[0],
@@ -211,7 +219,7 @@ def posterior_mean(
 
 
 def draw_samples(
-    model: Model, obs: Observation, coords: Tensor, noise: Tensor, sampler: str, steps: int
+    model: Model, obs: Observation, coords: Tensor, noise: NoiseFields, sampler: str, steps: int
 ) -> tuple[Tensor, int]:
     """Return posterior samples (B, L, C) in physical units and the evaluations that each took.
 
@@ -219,13 +227,33 @@ def draw_samples(
         model: The model.
         obs: Batched observations in physical units.
         coords: Points (B, L, P).
-        noise: Source noise (B, L, C).
-        sampler: Key of SAMPLERS.
+        noise: Returns independent fields of the flow's source noise (B, L, C) by their number.
+        sampler: Key of SAMPLERS, with settings as `build_sampler` takes them.
         steps: Steps of the sampler.
     """
     normalised, queries = _to_model(model, obs, coords)
-    result = build_sampler(sampler, steps)(model.flow, noise.to(model.device), queries, normalised)
+
+    def on_device(step: int) -> Tensor:
+        return noise(step).to(model.device, torch.float32)
+
+    result = build_sampler(sampler, steps)(model.flow, on_device, queries, normalised)
     return _to_user(model, result.values, obs, coords), result.nfe
+
+
+def _exact(
+    model: Model, obs: Observation, noise: float | Sequence[float], samples: int, seed: int
+) -> list[Observation]:
+    """Return what a model that takes observations as exact is given: for the mean, for each draw.
+
+    Raises:
+        InputError: Exact observations lie outside of the model's range, or the noise does not fit.
+    """
+    if not np.any(np.asarray(noise)):
+        _check_range(model, obs)
+        return [obs] * (1 + samples)
+    clip = model.spec.normalizer.clip
+    possible = true_values(obs, noise, samples, seed)
+    return [Observation(each.coords, clip(each.values)) for each in possible]
 
 
 def _to_model(model: Model, obs: Observation, coords: Tensor) -> tuple[Observation, Tensor]:
@@ -276,7 +304,6 @@ def _check_fit(model: Model, obs: Observation, points: Tensor) -> None:
         raise InputError(
             f"model '{model.name}' has {channels} channels; observations have {obs.channels}"
         )
-    _check_range(model, obs)
 
 
 def _check_range(model: Model, obs: Observation) -> None:

@@ -195,7 +195,7 @@ def test_every_model_sees_the_masks_and_the_noise_of_the_protocol(fields):
             assert torch.equal(ours[2], theirs[2])
     task = make_task(fields, PROTOCOL, range(5))
     assert torch.equal(starts[0][0], task.obs.coords)
-    assert torch.equal(starts[0][2], task.noise(0))
+    assert torch.equal(starts[0][2], task.noise(model, 0))
 
 
 def test_draws_of_the_first_fields_are_the_same_without_the_others(fields):

@@ -7,7 +7,6 @@ from torch import nn
 from sparsefield.errors import InputError
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import PREDICTIONS, Flow
-from sparsefield.flow.noise import white_noise, white_noise_batch
 from sparsefield.flow.objectives import flow_matching_loss
 from sparsefield.flow.path import PATHS, build_path
 
@@ -178,18 +177,3 @@ def test_a_perfect_prediction_has_no_loss(name, path, pair, where):
     t = torch.tensor([0.3, 0.95]).double()
     flow = Flow(Fixed(TARGETS[name](x_0, x_1, at(path, t), 3.0)), name, build_path(path), 3.0)
     assert flow_matching_loss(flow, x_0, x_1, t, *where).max() < 1e-20
-
-
-def test_noise_of_an_item_depends_on_its_key_alone():
-    batch = white_noise_batch(L, C, 3, [4, 9], draw=1)
-    assert batch.shape == (2, L, C)
-    assert torch.equal(batch[1], white_noise_batch(L, C, 3, [9], draw=1)[0])
-    assert torch.equal(batch[1], white_noise(L, C, 3, 9, 1))
-    for other in (white_noise(L, C, 3, 9, 0), white_noise(L, C, 2, 9, 1), batch[0]):
-        assert not torch.equal(batch[1], other)
-
-
-def test_noise_is_standard_normal():
-    noise = white_noise(20_000, C, 0, 1)
-    assert abs(noise.mean()) < 0.02
-    assert abs(noise.std() - 1) < 0.02

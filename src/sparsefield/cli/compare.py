@@ -1,5 +1,6 @@
 """sparsefield compare: models and floors on identical masks and noise, field by field."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -219,8 +220,10 @@ def _draw(
 
     fields, protocol, drawing = setting
     task = make_task(fields, protocol, range(min(FIGURE_FIELDS, len(fields))))
-    scene, noise, scale = (task.obs, task.coords), task.noise(0), data_range(fields)
-    means = {name: posterior_mean(model, *scene, noise) for name, model in models.items()}
+    scene, scale = (task.obs, task.coords), data_range(fields)
+    means = {
+        name: posterior_mean(model, *scene, task.noise(model, 0)) for name, model in models.items()
+    }
     floor = next((n for n in report["ranking"] if n not in models), None)
     if floor:
         means[floor] = floor_fields(floor, task, fields)
@@ -228,7 +231,9 @@ def _draw(
     drawn["means"] = plot_errors(task, means, "Posterior means and their errors", scale)
     if drawing.draws and models:
         draws = {
-            name: draw_samples(model, *scene, noise, drawing.sampler, drawing.steps)[0]
+            name: draw_samples(
+                model, *scene, partial(task.noise, model, 0), drawing.sampler, drawing.steps
+            )[0]
             for name, model in models.items()
         }
         drawn["draws"] = plot_errors(task, draws, "One draw each, and its error", scale)

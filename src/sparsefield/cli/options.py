@@ -17,7 +17,14 @@ Seed = Annotated[int, arg(metavar="N", help="Seed of masks and noise, at least 0
 Samples = Annotated[
     int, arg(metavar="S", help="Draws from the posterior; their spread is the uncertainty.")
 ]
-SamplerName = Annotated[str, arg(metavar="NAME", help="Sampler that makes the draws.")]
+SamplerName = Annotated[
+    str,
+    arg(
+        metavar="NAME[:KEY=VALUE,...]",
+        help="Sampler that makes the draws: euler, heun, ab2, sde, ddim or dopri5, with settings "
+        "such as sde:temperature=0.5, ddim:eta=1 or heun:grid=late.",
+    ),
+]
 Steps = Annotated[int, arg(metavar="N", help="Steps of the sampler.")]
 Split = Annotated[
     str, arg(metavar="NAME", help="train, validation or test: part of the data, and its masks.")

@@ -25,6 +25,7 @@ def command(
     steps: options.Steps = 10,
     density: options.Density = 0.2,
     seed: options.Seed = 0,
+    noise: Annotated[float, arg(metavar="SIGMA")] = 0.0,
     device: options.Device = "auto",
 ) -> int:
     """Reconstruct the whole field from an image or from scattered points.
@@ -40,6 +41,8 @@ def command(
     Args:
         input: What was observed.
         out: .png for the mean, .npz for mean, std, samples and coords on the grid.
+        noise: Standard deviation of the measurement error in the units of the values (pixels are
+            in [0, 1]); 0 reproduces what was observed exactly.
         size: Grid of the result; by default the image's, or the one the model was trained on.
     """
     from sparsefield.cli.inputs import Masking, read_observation
@@ -52,7 +55,7 @@ def command(
     obs, grid = read_observation(input, loaded, Masking(density, seed))
     if size is not None and len(size) != len(loaded.spec.shape):
         raise InputError(f"--size takes {len(loaded.spec.shape)} numbers here, not {len(size)}")
-    field = reconstruct(loaded, obs, size or grid, None, samples, sampler, steps, seed)
+    field = reconstruct(loaded, obs, size or grid, None, samples, sampler, steps, seed, noise=noise)
     _write(field, out)
     shape = " x ".join(map(str, field.shape or ()))
     print(f"{out}: {shape} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}")

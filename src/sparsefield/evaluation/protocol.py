@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from sparsefield.evaluation import metrics
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
 from sparsefield.fields.observation import Observation
-from sparsefield.flow.noise import white_noise_batch
+from sparsefield.flow.noise import field_keys
 from sparsefield.reconstruction import Model, draw_samples, posterior_mean
 
 Scores = dict[str, np.ndarray]
@@ -47,7 +48,7 @@ class Task:
         obs: Observations (B, M, ...).
         missing: Which points are not observed (B, L).
         shape: Grid shape.
-        noise: Returns the source noise (B, L, C) of a draw.
+        seed: Seed of the source noise.
     """
 
     items: Sequence[int]
@@ -56,7 +57,12 @@ class Task:
     obs: Observation
     missing: Tensor
     shape: tuple[int, ...]
-    noise: Callable[[int], Tensor]
+    seed: int
+
+    def noise(self, model: Model, draw: int, step: int = 0) -> Tensor:
+        """Return the model's source noise (B, L, C) of a draw, by the number of the field."""
+        keys = field_keys(self.seed, self.items, draw, step)
+        return model.flow.noise(self.coords, self.truth.shape[-1], keys)
 
 
 def tasks(fields: FieldDataset, protocol: Protocol, limit: int | None = None) -> Iterator[Task]:
@@ -88,9 +94,7 @@ def make_task(fields: FieldDataset, protocol: Protocol, items: Sequence[int]) ->
         obs=Observation(_take(coords, index), _take(truth, index)),
         missing=missing,
         shape=fields.shape,
-        noise=lambda draw: white_noise_batch(
-            fields.points, fields.channels, protocol.seed, items, draw
-        ),
+        seed=protocol.seed,
     )
 
 
@@ -149,7 +153,7 @@ def evaluate_mean(
     parts, seconds = [], 0.0
     for task in tasks(fields, protocol):
         start = time.perf_counter()
-        prediction = posterior_mean(model, task.obs, task.coords, task.noise(0))
+        prediction = posterior_mean(model, task.obs, task.coords, task.noise(model, 0))
         seconds += time.perf_counter() - start
         parts.append(score(prediction, task, data_range(fields)))
         progress(len(task.items))
@@ -186,12 +190,11 @@ def evaluate_samples(
     parts, seconds, nfe = [], 0.0, 0
     for task in tasks(fields, protocol, limit):
         start = time.perf_counter()
-        mean = posterior_mean(model, task.obs, task.coords, task.noise(0))
+        mean = posterior_mean(model, task.obs, task.coords, task.noise(model, 0))
         drawn = []
         for draw in range(draws):
-            values, nfe = draw_samples(
-                model, task.obs, task.coords, task.noise(draw), sampler, steps
-            )
+            noise = partial(task.noise, model, draw)
+            values, nfe = draw_samples(model, task.obs, task.coords, noise, sampler, steps)
             drawn.append(values)
         seconds += time.perf_counter() - start
         parts.append(_score_draws(torch.stack(drawn), mean, task, data_range(fields)))

@@ -23,6 +23,8 @@ KERNELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 # Candidates of a fit: noise variances, and lengths in units of the mean nearest distance.
 NUGGETS = (1e-6, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 LENGTHS = 2.0 ** np.arange(-1, 6.5, 0.5)
+# Candidates of a fit with known noise, in units of the variance of the values.
+VARIANCES = 2.0 ** np.arange(-6, 3.5, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +172,45 @@ def fit_gaussian_field(
     return GaussianField(LENGTHS[i] * spacing, best.variance, NUGGETS[j], best.mean, kernel)
 
 
+def fit_measured_field(
+    coords: np.ndarray, values: np.ndarray, noise: float, kernel: str = "matern32"
+) -> GaussianField:
+    """Return the Gaussian field of maximum likelihood for measurements with a known error.
+
+    The mean has a closed form. Length and variance climb the likelihood over `LENGTHS`, in units
+    of the mean distance to the nearest neighbour, and over `VARIANCES`, in units of the values'.
+
+    Reference: Rasmussen and Williams (2006), equation 5.8.
+
+    Args:
+        coords: measured positions, all different, shape (M, P).
+        values: measurements of one channel, shape (M, 1).
+        noise: standard deviation of the error, above 0, in the units of the values.
+        kernel: a name in `KERNELS`.
+
+    Returns:
+        The fitted field, with a `nugget` that is the known error's.
+    """
+    distance = cdist(coords, coords)
+    spacing = _nearest_spacing(distance)
+    scale = max(float(values.var()), noise**2)
+
+    @cache
+    def correlation(i: int) -> np.ndarray:
+        return KERNELS[kernel](distance / (LENGTHS[i] * spacing))
+
+    @cache
+    def fit(i: int, j: int) -> _Fit:
+        variance = VARIANCES[j] * scale
+        nugget = noise**2 / variance + 1e-9
+        return _profile(correlation(i) + nugget * np.eye(len(coords)), values, variance)
+
+    i, j = _climb(lambda i, j: fit(i, j).log_likelihood, (len(LENGTHS), len(VARIANCES)))
+    best = fit(i, j)
+    nugget = noise**2 / float(best.variance)
+    return GaussianField(LENGTHS[i] * spacing, best.variance, nugget, best.mean, kernel)
+
+
 class _Fit(NamedTuple):
     """Likelihood of a correlation, with the mean and the variance that maximise it."""
 
@@ -178,18 +219,23 @@ class _Fit(NamedTuple):
     variance: np.ndarray
 
 
-def _profile(correlation: np.ndarray, values: np.ndarray) -> _Fit:
-    """Maximise the likelihood of measurements over mean and variance of each channel."""
+def _profile(
+    correlation: np.ndarray, values: np.ndarray, variance: np.ndarray | None = None
+) -> _Fit:
+    """Maximise the likelihood of measurements over the mean, and the variance if none is given,
+    of each channel."""
     count, channels = values.shape
     factor = cholesky(correlation, lower=True)
     white = solve_triangular(factor, np.column_stack([np.ones(count), values]), lower=True)
     ones, data = white[:, :1], white[:, 1:]
     mean = (ones * data).sum(axis=0) / (ones**2).sum()
-    variance = ((data - ones * mean) ** 2).mean(axis=0)
-    # A constant channel says nothing on length and nugget: any positive variance will do.
-    variance = np.maximum(variance, 1e-12 * (values**2).mean() + np.finfo(float).tiny)
+    residual = ((data - ones * mean) ** 2).mean(axis=0)
+    if variance is None:
+        # A constant channel says nothing on length and nugget: any positive variance will do.
+        variance = np.maximum(residual, 1e-12 * (values**2).mean() + np.finfo(float).tiny)
     log_determinant = 2 * np.log(np.diag(factor)).sum()
-    likelihood = -(count * np.log(variance).sum() + channels * log_determinant) / 2
+    misfit = count * (np.log(variance) + residual / variance).sum()
+    likelihood = -(misfit + channels * log_determinant) / 2
     return _Fit(float(likelihood), mean, variance)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparsefield.errors import unknown_name
 from sparsefield.fields.observation import Observation
+from sparsefield.flow.noise import Noise, WhiteNoise
 from sparsefield.flow.path import Coefficients, LinearPath, Path
 
 # Smallest divisor: at the ends of the path a quantity that the prediction does not determine
@@ -47,7 +48,9 @@ class Flow(nn.Module):
     .. math::
         \hat x_0 = (x_t - \alpha \hat x_1) / \sigma, \quad
         v = \dot\alpha \hat x_1 + \dot\sigma \hat x_0, \quad
-        \nabla \log p = -\hat x_0 / \sigma.
+        K \nabla \log p = -\hat x_0 / \sigma,
+
+    where K is the covariance of the source noise.
 
     A correction F is that of the best linear estimate from x_t alone for data of size 1/k,
 
@@ -70,6 +73,7 @@ class Flow(nn.Module):
         time_shift: k > 0 that moves times towards the data, t = k u / (1 + (k - 1) u) for u in
             [0, 1], in training and in the sampler's grid. About 1 / (size of what is unknown):
             for k = 1 times are uniform.
+        noise: Source noise; white by default.
 
     Raises:
         InputError: The prediction is not in PREDICTIONS.
@@ -83,6 +87,7 @@ class Flow(nn.Module):
         prediction: str = "velocity",
         path: Path | None = None,
         time_shift: float = 1.0,
+        noise: Noise | None = None,
     ) -> None:
         super().__init__()
         if prediction not in PREDICTIONS:
@@ -91,6 +96,7 @@ class Flow(nn.Module):
         self.prediction = prediction
         self.path = path or LinearPath()
         self.time_shift = time_shift
+        self.noise = noise or WhiteNoise()
 
     def shift(self, u: Tensor) -> Tensor:
         """Move uniform times u in [0, 1] towards the data by `time_shift`."""
@@ -108,7 +114,7 @@ class Flow(nn.Module):
         The backbone always sees the linear path: divided by alpha + sigma, the state of any path
         is the linear one's at time alpha / (alpha + sigma).
         """
-        c = self.path.coefficients(t[:, None, None].to(x_t.dtype))
+        c = self._coefficients(x_t, t)
         total = c.alpha + c.sigma
         time = (c.alpha / total)[:, 0, 0]
         prediction = self.backbone(x_t / total, time, coords, obs, prepared).to(x_t.dtype)
@@ -118,17 +124,30 @@ class Flow(nn.Module):
         self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
     ) -> Tensor:
         """Estimate the velocity dx/dt (B, L, C) of the flow at times t (B,) below 1."""
-        x_1 = self.denoise(x_t, t, coords, obs, prepared)
-        c = self.path.coefficients(t[:, None, None].to(x_t.dtype))
-        return c.d_alpha * x_1 + c.d_sigma * self._noise(x_1, x_t, c)
+        return self.velocity_of(self.denoise(x_t, t, coords, obs, prepared), x_t, t)
 
     def score(
         self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
     ) -> Tensor:
-        """Estimate the score of x_t (B, L, C) for white source noise at times t (B,) below 1."""
+        """Estimate the score of x_t (B, L, C) times K, at times t (B,) below 1.
+
+        K is the covariance of the source noise: for white noise this is the score itself. Where
+        noise is smooth, K has no inverse and x_t no density, but the product exists, and it is
+        what a Langevin step whose noise has the covariance K needs.
+        """
         x_1 = self.denoise(x_t, t, coords, obs, prepared)
-        c = self.path.coefficients(t[:, None, None].to(x_t.dtype))
-        return -self._noise(x_1, x_t, c) / c.sigma.clamp_min(_TINY)
+        sigma = self._coefficients(x_t, t).sigma.clamp_min(_TINY)
+        return -self.noise_of(x_1, x_t, t) / sigma
+
+    def velocity_of(self, x_1: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return the velocity that a data estimate x_1 (B, L, C) of x_t at times t (B,) means."""
+        c = self._coefficients(x_t, t)
+        return c.d_alpha * x_1 + c.d_sigma * self.noise_of(x_1, x_t, t)
+
+    def noise_of(self, x_1: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return the noise that a data estimate x_1 (B, L, C) of x_t at times t (B,) means."""
+        c = self._coefficients(x_t, t)
+        return (x_t - c.alpha * x_1) / c.sigma.clamp_min(_TINY)
 
     def posterior_mean(self, x_0: Tensor, coords: Tensor, obs: Observation) -> Tensor:
         """Return E[x_1 | observations] (B, L, C): the data estimate at t = 0, one evaluation.
@@ -137,6 +156,5 @@ class Flow(nn.Module):
         """
         return self.denoise(x_0, torch.zeros_like(x_0[:, 0, 0]), coords, obs)
 
-    @staticmethod
-    def _noise(x_1: Tensor, x_t: Tensor, c: Coefficients) -> Tensor:
-        return (x_t - c.alpha * x_1) / c.sigma.clamp_min(_TINY)
+    def _coefficients(self, x_t: Tensor, t: Tensor) -> Coefficients:
+        return self.path.coefficients(t[:, None, None].to(x_t.dtype))

@@ -1,24 +1,61 @@
 """Samplers: they integrate a flow from source noise to data."""
 
-from sparsefield.errors import unknown_name
-from sparsefield.samplers.base import Sampler, SampleResult, Velocity
-from sparsefield.samplers.ode import EulerSampler, HeunSampler
+from inspect import signature
+from typing import Any
+
+from sparsefield.errors import InputError, unknown_name
+from sparsefield.samplers.adaptive import DormandPrinceSampler
+from sparsefield.samplers.base import GRIDS, NoiseFields, Sampler, SampleResult, Trajectory
+from sparsefield.samplers.ode import AdamsBashforthSampler, EulerSampler, HeunSampler
+from sparsefield.samplers.stochastic import DDIMSampler, SDESampler
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "euler": EulerSampler,
     "heun": HeunSampler,
+    "ab2": AdamsBashforthSampler,
+    "sde": SDESampler,
+    "ddim": DDIMSampler,
+    "dopri5": DormandPrinceSampler,
 }
 
 
 def build_sampler(name: str, steps: int = 10) -> Sampler:
-    """Build a sampler by its name in SAMPLERS.
+    """Build a sampler from a name and settings, such as `heun` or `ddim:eta=0.5,grid=late`.
+
+    Args:
+        name: Key of SAMPLERS; after a colon, settings of its class with commas between.
+        steps: Steps of the time grid.
 
     Raises:
-        InputError: The name is unknown or there is no step.
+        InputError: The sampler or a setting is unknown, or a value is out of range.
     """
-    if name not in SAMPLERS:
-        raise unknown_name("sampler", name, list(SAMPLERS))
-    return SAMPLERS[name](steps=steps)
+    key, _, text = name.partition(":")
+    if key not in SAMPLERS:
+        raise unknown_name("sampler", key, list(SAMPLERS))
+    return SAMPLERS[key](steps=steps, **_settings(SAMPLERS[key], key, text))
 
 
-__all__ = ["SAMPLERS", "SampleResult", "Sampler", "Velocity", "build_sampler"]
+def _settings(kind: type[Sampler], key: str, text: str) -> dict[str, Any]:
+    """Read `name=value,name=value`: numbers, but for the name of a grid."""
+    known = [name for name in signature(kind).parameters if name != "steps"]
+    settings: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in known:
+            raise unknown_name(f"setting of {key}", name, known)
+        try:
+            settings[name] = value if name == "grid" else float(value)
+        except ValueError as error:
+            raise InputError(f"{key}: {name} must be a number, not '{value}'") from error
+    return settings
+
+
+__all__ = [
+    "GRIDS",
+    "SAMPLERS",
+    "NoiseFields",
+    "SampleResult",
+    "Sampler",
+    "Trajectory",
+    "build_sampler",
+]

@@ -1,8 +1,8 @@
-"""Deterministic samplers."""
+"""Deterministic samplers: they integrate the flow's velocity, dx/dt = v(x, t)."""
 
 from torch import Tensor
 
-from sparsefield.samplers.base import Sampler, Velocity
+from sparsefield.samplers.base import Sampler, Trajectory
 
 
 class EulerSampler(Sampler):
@@ -10,9 +10,9 @@ class EulerSampler(Sampler):
 
     order = 1
 
-    def step(self, velocity: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """See `Sampler.step`."""
-        return x + (s - t).to(x.dtype) * velocity(x, t)
+        return x + (s - t).to(x.dtype) * flow.velocity(x, t)
 
 
 class HeunSampler(Sampler):
@@ -31,11 +31,35 @@ class HeunSampler(Sampler):
 
     order = 2
 
-    def step(self, velocity: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """See `Sampler.step`."""
         width = (s - t).to(x.dtype)
-        slope = velocity(x, t)
+        slope = flow.velocity(x, t)
         ahead = x + width * slope
         if s >= 1:
             return ahead
-        return x + width / 2 * (slope + velocity(ahead, s))
+        return x + width / 2 * (slope + flow.velocity(ahead, s))
+
+
+class AdamsBashforthSampler(Sampler):
+    r"""The two-step Adams-Bashforth method, of order 2 at one evaluation per step.
+
+    .. math:: x_s = x_t + (s - t) \Big(v_t + \tfrac{s - t}{2 (t - r)} (v_t - v_r)\Big)
+
+    where r is the time before t; the first step is an Euler step.
+
+    References:
+        Solving Ordinary Differential Equations I (Hairer et al., 1993), Eq. III.5.2 for variable
+        steps.
+    """
+
+    order = 2
+
+    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """See `Sampler.step`."""
+        before = flow.last_velocity
+        slope = flow.velocity(x, t)
+        if before is not None:
+            r, last = before
+            slope = slope + ((s - t) / (2 * (t - r))).to(x.dtype) * (slope - last)
+        return x + (s - t).to(x.dtype) * slope

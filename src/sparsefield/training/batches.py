@@ -11,6 +11,7 @@ from sparsefield.errors import InputError
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_count, permutation
 from sparsefield.fields.observation import Observation
+from sparsefield.flow.noise import build_noise
 from sparsefield.training.config import DataConfig, FlowConfig, TrainConfig
 
 # Latest time u of training. Beyond it the data is visible in x_t and the loss a quotient of
@@ -51,6 +52,7 @@ class TrainingBatches:
             )
         self.fields = fields
         self.config = config
+        self.noise = build_noise(config.flow.noise, fields.shape, config.flow.noise_length)
         self.steps_per_epoch = len(fields) // config.batch_size
 
     def __call__(self, step: int) -> Batch:
@@ -69,12 +71,13 @@ class TrainingBatches:
             targets = _subset(targets, data.queries, generator)
         elif data.window:
             targets = _blocks(self.fields.shape, data.window, len(items), generator)
-        x_1 = _take(values, targets)
+        coords = _take(grid, targets)
+        keys = torch.randint(2**63 - 1, (len(items),), generator=generator)
         return Batch(
-            x_0=torch.randn(x_1.shape, generator=generator),
-            x_1=x_1,
+            x_0=self.noise(coords, self.fields.channels, keys.numpy().astype(np.uint64)),
+            x_1=_take(values, targets),
             u=u,
-            coords=_take(grid, targets),
+            coords=coords,
             obs=Observation(_take(grid, observed), _take(values, observed)),
         )
 

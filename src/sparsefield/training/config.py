@@ -27,6 +27,10 @@ class FlowConfig:
     """Moves times towards the data, see `Flow`; 1 leaves them uniform."""
     mean_fraction: float = 0.25
     """Fraction of steps spent at t = 0, where the minimiser is the posterior mean."""
+    noise: Literal["lattice", "white"] = "lattice"
+    """Source noise: a function of coordinates, or numbers independent from point to point."""
+    noise_length: float = 1.0
+    """Correlation length of lattice noise in training cells; at 1 it is white on the cells."""
     contrast_weight: float = 0.0
     """Exponent p of the weight std^-p of a field, see `contrast_weights`; 0 weighs all equally."""
 
@@ -177,6 +181,7 @@ def _check_numbers(config: TrainConfig) -> None:
     """Refuse numbers with which training would fail later, or succeed at nothing."""
     positive = {
         "flow.time_shift": config.flow.time_shift,
+        "flow.noise_length": config.flow.noise_length,
         "optimizer.lr": config.optimizer.lr,
         "optimizer.clip": config.optimizer.clip,
     }

@@ -282,6 +282,8 @@ def _describe(config: TrainConfig, fields: FieldDataset) -> ModelSpec:
         normalizer=fields.normalizer,
         shape=fields.shape,
         path=config.flow.path,
+        noise=config.flow.noise,
+        noise_length=config.flow.noise_length,
     )
 
 
