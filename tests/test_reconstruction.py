@@ -25,10 +25,10 @@ class Sloped(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
 
-    def prepare(self, coords, obs):
+    def prepare(self, coords, obs, cell=None):
         return None
 
-    def forward(self, x_t, t, coords, obs, prepared=None):
+    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
         kinds = {x.dtype for x in (x_t, t, coords, obs.coords, obs.values)}
         assert kinds == {torch.float32}
         assert obs.values.abs().max() < 10, "observations come normalised"
@@ -74,6 +74,26 @@ def test_grids_share_the_values_at_shared_points(model):
     fine = reconstruct(model, obs, shape=(15, 18))
     shared = fine.on_grid(fine.mean)[1::3, 1::3]
     np.testing.assert_allclose(shared, coarse.on_grid(coarse.mean), rtol=1e-6)
+
+
+def test_noise_is_white_on_the_observed_grid_and_a_function_between(model):
+    obs = observe()
+    coarse = reconstruct(model, obs, samples=2, steps=2)
+    fine = reconstruct(model, obs, shape=(15, 18), samples=2, steps=2)
+    shared = fine.on_grid(fine.samples)[:, 1::3, 1::3]
+    np.testing.assert_allclose(shared, coarse.on_grid(coarse.samples), rtol=1e-4, atol=1e-3)
+    # on another observed grid the same seed is another field
+    other = reconstruct(model, obs, grid=(10, 12), samples=2, steps=2)
+    assert not torch.allclose(other.samples, coarse.samples)
+
+
+def test_observed_grid_is_that_of_training_or_finer_for_as_dense_observations(model):
+    spec = model.spec  # a fifth of 30 points is 6
+    assert spec.observed_grid(6) == spec.observed_grid(1) == spec.observed_grid(11) == SHAPE
+    assert spec.observed_grid(24) == (10, 12)
+    assert spec.observed_grid(96) == (20, 24)
+    with pytest.raises(InputError, match="grid needs 2 numbers of cells, not 1"):
+        reconstruct(model, observe(), grid=(5,))
 
 
 def test_free_points_need_no_grid(model):

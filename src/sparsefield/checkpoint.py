@@ -1,6 +1,7 @@
 """A model on disk: one safetensors file that holds weights, settings and how to use them."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class ModelSpec:
         card: Facts for a reader: data, steps, seconds, scores.
         path: Key of PATHS.
         noise: Name in NOISES.
-        noise_length: Correlation length of lattice noise, in cells of `shape`.
+        noise_length: Correlation length of lattice noise, in cells of the observed grid.
+        density: Fraction of the points that was observed in training.
     """
 
     model: str
@@ -48,12 +50,19 @@ class ModelSpec:
     path: str = "linear"
     noise: str = "lattice"
     noise_length: float = 1.0
+    density: float = 0.2
 
     def build(self) -> Flow:
         """Build the flow with fresh weights."""
         backbone = build_model(self.model, **self.settings)
-        noise = build_noise(self.noise, self.shape, self.noise_length)
+        noise = build_noise(self.noise, self.noise_length)
         return Flow(backbone, self.prediction, build_path(self.path), self.time_shift, noise)
+
+    def observed_grid(self, count: int) -> tuple[int, ...]:
+        """Return the grid whose cells so many observations are, if nobody says: that of training,
+        or one finer by a power of two where observations lie as densely as in training there."""
+        finer = math.log2(count / (self.density * math.prod(self.shape))) / len(self.shape)
+        return tuple(n * 2 ** max(0, round(finer)) for n in self.shape)
 
     def to_json(self) -> str:
         """Describe the model as JSON."""

@@ -1,5 +1,6 @@
 """From observations to a whole field: what everything above the flow calls."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ def reconstruct(
     seed: int = 0,
     chunk: int | None = None,
     noise: float | Sequence[float] = 0.0,
+    grid: Sequence[int] | None = None,
 ) -> Reconstruction:
     """Reconstruct the whole field from scattered observations.
 
@@ -143,6 +145,9 @@ def reconstruct(
             result. For models whose claims include `query_invariant`.
         noise: Standard deviation of the measurement error in the units of the values, one number
             or one per channel; 0 for exact observations. See `true_values`.
+        grid: Grid whose cells were observed, if they are cells: values are asked for as means over
+            cells that are finer or coarser by as much as `shape` is. By default that of training,
+            or a finer one for as dense observations.
 
     Returns:
         The field in physical units. Exact observations are reproduced exactly, except by an
@@ -164,17 +169,21 @@ def reconstruct(
         raise InputError(f"samples and seed must be at least 0, not {samples} and {seed}")
     expected, *drawn = _exact(model, obs, noise, samples, seed)
     queries = points[None]
+    observed = tuple(grid or model.spec.observed_grid(obs.count))
+    if len(observed) != points.shape[1]:
+        raise InputError(f"grid needs {points.shape[1]} numbers of cells, not {len(observed)}")
+    cell = relative_cell(observed, observed if shape is None else shape)
 
     def source(step: int, draws: int = samples) -> Tensor:
         keys = np.concatenate([field_keys(seed, [0], draw, step) for draw in range(draws)])
-        return model.flow.noise(queries.expand(draws, -1, -1), obs.channels, keys)
+        return model.flow.noise(queries.expand(draws, -1, -1), obs.channels, keys, observed)
 
-    mean = posterior_mean(model, expected.batched(), queries, source(0, 1), chunk)
+    mean = posterior_mean(model, expected.batched(), queries, source(0, 1), chunk, cell)
     draws, nfe = None, 1
     if samples > 0:
         every = queries.expand(samples, -1, -1)
         seen = Observation.stack(drawn)
-        draws, each = draw_samples(model, seen, every, source, sampler, steps)
+        draws, each = draw_samples(model, seen, every, source, sampler, steps, cell)
         nfe += samples * each
     return Reconstruction(
         mean=mean[0],
@@ -190,7 +199,12 @@ def reconstruct(
 
 @torch.no_grad()
 def posterior_mean(
-    model: Model, obs: Observation, coords: Tensor, noise: Tensor, chunk: int | None = None
+    model: Model,
+    obs: Observation,
+    coords: Tensor,
+    noise: Tensor,
+    chunk: int | None = None,
+    cell: float = 1.0,
 ) -> Tensor:
     """Return E[field | observations] (B, L, C) in physical units by one evaluation.
 
@@ -200,6 +214,7 @@ def posterior_mean(
         coords: Points (B, L, P).
         noise: Source noise (B, L, C); the network starts from it, as in training.
         chunk: Points computed at a time, all if None.
+        cell: Side of the points' cells, in sides of the observations'.
 
     Raises:
         InputError: Points in chunks would see each other in another way than all at once.
@@ -214,12 +229,20 @@ def posterior_mean(
     normalised, queries = _to_model(model, obs, coords)
     size = chunk or queries.shape[1]
     parts = zip(noise.to(model.device).split(size, 1), queries.split(size, 1), strict=True)
-    mean = torch.cat([model.flow.posterior_mean(x, at, normalised) for x, at in parts], dim=1)
-    return _to_user(model, mean, obs, coords)
+    side = queries.new_full((len(queries),), cell)
+    means = [model.flow.posterior_mean(x, at, normalised, side) for x, at in parts]
+    mean = torch.cat(means, dim=1)
+    return _to_user(model, mean, obs, coords, cell)
 
 
 def draw_samples(
-    model: Model, obs: Observation, coords: Tensor, noise: NoiseFields, sampler: str, steps: int
+    model: Model,
+    obs: Observation,
+    coords: Tensor,
+    noise: NoiseFields,
+    sampler: str,
+    steps: int,
+    cell: float = 1.0,
 ) -> tuple[Tensor, int]:
     """Return posterior samples (B, L, C) in physical units and the evaluations that each took.
 
@@ -230,14 +253,16 @@ def draw_samples(
         noise: Returns independent fields of the flow's source noise (B, L, C) by their number.
         sampler: Key of SAMPLERS, with settings as `build_sampler` takes them.
         steps: Steps of the sampler.
+        cell: Side of the points' cells, in sides of the observations'.
     """
     normalised, queries = _to_model(model, obs, coords)
 
     def on_device(step: int) -> Tensor:
         return noise(step).to(model.device, torch.float32)
 
-    result = build_sampler(sampler, steps)(model.flow, on_device, queries, normalised)
-    return _to_user(model, result.values, obs, coords), result.nfe
+    side = queries.new_full((len(queries),), cell)
+    result = build_sampler(sampler, steps)(model.flow, on_device, queries, normalised, side)
+    return _to_user(model, result.values, obs, coords, cell), result.nfe
 
 
 def _exact(
@@ -262,16 +287,25 @@ def _to_model(model: Model, obs: Observation, coords: Tensor) -> tuple[Observati
     return normalised, coords.to(model.device, torch.float32)
 
 
-def _to_user(model: Model, values: Tensor, obs: Observation, coords: Tensor) -> Tensor:
+def _to_user(
+    model: Model, values: Tensor, obs: Observation, coords: Tensor, cell: float
+) -> Tensor:
     """Return physical values within their range, with observed ones put in exactly.
 
-    What an autoencoder decodes stays as it is: its field is observed everywhere.
+    What an autoencoder decodes stays as it is: its field is observed everywhere. So do the values
+    of a model that tells cells of different sizes apart: a mean over a cell is none of its parts.
     """
     normalizer = model.spec.normalizer
     physical = normalizer.clip(normalizer.invert(values.float().cpu()))
-    if MODELS[model.spec.model].claims.autoencoder:
+    other_cells = model.spec.settings.get("cells", False) and cell != 1
+    if MODELS[model.spec.model].claims.autoencoder or other_cells:
         return physical
     return copy_observed(physical, coords, obs)
+
+
+def relative_cell(observed: Sequence[int], asked: Sequence[int]) -> float:
+    """Return the side of a cell of one grid in sides of a cell of another, as a geometric mean."""
+    return math.prod(n / m for n, m in zip(observed, asked, strict=True)) ** (1 / len(asked))
 
 
 def copy_observed(values: Tensor, coords: Tensor, obs: Observation) -> Tensor:

@@ -36,7 +36,7 @@ class TinyBackbone(Backbone):
             nn.Linear(2 * channels + dims + 1, width), nn.GELU(), nn.Linear(width, channels)
         )
 
-    def forward(self, x_t, t, coords, obs, prepared=None):
+    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
         """Predict at the queries."""
         mean = obs.values.mean(1, keepdim=True).expand_as(x_t)
         time = t[:, None, None].expand(*x_t.shape[:2], 1)

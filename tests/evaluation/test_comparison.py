@@ -50,10 +50,10 @@ class Oracle(nn.Module):
         self.error = error
         self.seen = []
 
-    def prepare(self, coords, obs):
+    def prepare(self, coords, obs, cell=None):
         return None
 
-    def forward(self, x_t, t, coords, obs, prepared=None):
+    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
         self.seen.append((obs.coords, obs.values, x_t, t))
         rows = torch.cdist(obs.coords, self.coords.expand(len(obs.coords), -1, -1)).argmin(-1)
         field = (self.truth[:, rows] - obs.values).square().sum((2, 3)).argmin(0)

@@ -35,10 +35,10 @@ class Oracle(nn.Module):
         self.coords = fields.coords
         self.error = error
 
-    def prepare(self, coords, obs):
+    def prepare(self, coords, obs, cell=None):
         return None
 
-    def forward(self, x_t, t, coords, obs, prepared=None):
+    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
         rows = torch.cdist(obs.coords, self.coords.expand(len(obs.coords), -1, -1)).argmin(-1)
         candidates = self.truth[:, rows]  # (N, B, M, C)
         field = (candidates - obs.values).square().sum((2, 3)).argmin(0)

@@ -36,10 +36,10 @@ class Fixed(nn.Module):
         self.prediction = prediction
         self.states, self.times = [], []
 
-    def prepare(self, coords, obs):
+    def prepare(self, coords, obs, cell=None):
         return None
 
-    def forward(self, x_t, t, coords, obs, prepared=None):
+    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
         self.states.append(x_t)
         self.times.append(t)
         return self.prediction

@@ -16,6 +16,7 @@ from sparsefield.samplers import GRIDS, SAMPLERS, build_sampler
 
 B, L, P, C = 2, 63, 3, 5
 MEAN, SCALE = 0.7, 0.4
+CELLS = (6, 7, 5)
 FIXED = [name for name, kind in SAMPLERS.items() if not hasattr(kind, "adaptive")]
 # every kind of fresh noise
 STOCHASTIC = ["sde", "sde:temperature=0.3", "sde:temperature=3", "ddim:eta=0.5", "ddim:eta=1"]
@@ -30,11 +31,11 @@ class GaussianBackbone(nn.Module):
         self.calls = 0
         self.prepared = 0
 
-    def prepare(self, coords, obs):
+    def prepare(self, coords, obs, cell=None):
         self.prepared += 1
         return "prepared"
 
-    def forward(self, x_t, t, coords, obs, prepared=None):
+    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
         assert prepared == "prepared"
         self.calls += 1
         t = t[:, None, None]
@@ -42,10 +43,10 @@ class GaussianBackbone(nn.Module):
         return MEAN + gain * (x_t - t * MEAN)
 
 
-def fields(count, step, noise=None, points=L, channels=C, seed=0):
+def fields(count, step, points=L, channels=C, seed=0):
     """Return source noise (B, L, C) in double precision."""
     keys = field_keys(seed, range(count), step)
-    return (noise or WhiteNoise())(torch.zeros(count, points, P).double(), channels, keys)
+    return WhiteNoise()(torch.zeros(count, points, P).double(), channels, keys, CELLS)
 
 
 def sample(name, steps, noise, time_shift=1.0, path="linear"):
@@ -102,15 +103,15 @@ def test_mean_and_variance_converge_with_the_declared_order(name, path):
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_draws_of_a_field_have_the_covariance_of_its_posterior(name):
     """With source noise of covariance K, data of covariance s² K, everything is diagonal in K."""
-    noise = LatticeNoise((6, 6, 6))
+    noise = LatticeNoise()
     coords = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.05, 0.0], [0.5, 0.1, -0.4]]).double()
-    covariance = noise.covariance(coords)
+    covariance = noise.covariance(coords, CELLS)
     assert covariance[0, 1] > 0.5
     where = coords.expand(4000, -1, -1)
     obs = Observation(torch.zeros(4000, 1, P), torch.zeros(4000, 1, 1))
     result = build_sampler(name, 40)(
         Flow(GaussianBackbone(), "data", noise=noise),
-        lambda step: noise(where, 1, field_keys(0, range(4000), step)),
+        lambda step: noise(where, 1, field_keys(0, range(4000), step), CELLS),
         where,
         obs,
     )

@@ -62,7 +62,7 @@ class Task:
     def noise(self, model: Model, draw: int, step: int = 0) -> Tensor:
         """Return the model's source noise (B, L, C) of a draw, by the number of the field."""
         keys = field_keys(self.seed, self.items, draw, step)
-        return model.flow.noise(self.coords, self.truth.shape[-1], keys)
+        return model.flow.noise(self.coords, self.truth.shape[-1], keys, self.shape)
 
 
 def tasks(fields: FieldDataset, protocol: Protocol, limit: int | None = None) -> Iterator[Task]:

@@ -102,12 +102,18 @@ class Flow(nn.Module):
         """Move uniform times u in [0, 1] towards the data by `time_shift`."""
         return self.time_shift * u / (1 + (self.time_shift - 1) * u)
 
-    def prepare(self, coords: Tensor, obs: Observation) -> Any:
+    def prepare(self, coords: Tensor, obs: Observation, cell: Tensor | None = None) -> Any:
         """Compute what all evaluations at these queries and observations share."""
-        return self.backbone.prepare(coords, obs)
+        return self.backbone.prepare(coords, obs, cell)
 
     def denoise(
-        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        coords: Tensor,
+        obs: Observation,
+        prepared: Any = None,
+        cell: Tensor | None = None,
     ) -> Tensor:
         """Estimate the data x_1 (B, L, C) from x_t (B, L, C) at times t (B,).
 
@@ -117,8 +123,8 @@ class Flow(nn.Module):
         c = self._coefficients(x_t, t)
         total = c.alpha + c.sigma
         time = (c.alpha / total)[:, 0, 0]
-        prediction = self.backbone(x_t / total, time, coords, obs, prepared).to(x_t.dtype)
-        return PREDICTIONS[self.prediction](prediction, x_t, c, self.time_shift)
+        prediction = self.backbone(x_t / total, time, coords, obs, prepared, cell)
+        return PREDICTIONS[self.prediction](prediction.to(x_t.dtype), x_t, c, self.time_shift)
 
     def velocity(
         self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
@@ -149,12 +155,14 @@ class Flow(nn.Module):
         c = self._coefficients(x_t, t)
         return (x_t - c.alpha * x_1) / c.sigma.clamp_min(_TINY)
 
-    def posterior_mean(self, x_0: Tensor, coords: Tensor, obs: Observation) -> Tensor:
+    def posterior_mean(
+        self, x_0: Tensor, coords: Tensor, obs: Observation, cell: Tensor | None = None
+    ) -> Tensor:
         """Return E[x_1 | observations] (B, L, C): the data estimate at t = 0, one evaluation.
 
         At t = 0 the state is pure noise x_0 (B, L, C) and carries no information on the data.
         """
-        return self.denoise(x_0, torch.zeros_like(x_0[:, 0, 0]), coords, obs)
+        return self.denoise(x_0, torch.zeros_like(x_0[:, 0, 0]), coords, obs, None, cell)
 
     def _coefficients(self, x_t: Tensor, t: Tensor) -> Coefficients:
         return self.path.coefficients(t[:, None, None].to(x_t.dtype))

@@ -32,20 +32,24 @@ class Noise(ABC):
     """Gaussian fields of mean 0 and variance 1, with independent channels."""
 
     @abstractmethod
-    def __call__(self, coords: Tensor, channels: int, keys: np.ndarray) -> Tensor:
+    def __call__(
+        self, coords: Tensor, channels: int, keys: np.ndarray, cells: Sequence[int]
+    ) -> Tensor:
         """Evaluate the fields of some keys.
 
         Args:
-            coords: Points (B, L, P), with [-1, 1] along each axis for the training grid.
+            coords: Points (B, L, P).
             channels: Channels C.
             keys: Keys (B,) of the fields, from `field_keys`.
+            cells: Cells between -1 and 1 along each axis of the grid that is observed: the unit
+                of length.
 
         Returns:
             Values (B, L, C), in the type and on the device of the coordinates.
         """
 
     @abstractmethod
-    def covariance(self, coords: Tensor) -> Tensor:
+    def covariance(self, coords: Tensor, cells: Sequence[int]) -> Tensor:
         """Return the covariance K (L, L) of one channel between points (L, P), in float64."""
 
 
@@ -55,13 +59,15 @@ class WhiteNoise(Noise):
     The i-th point asked for gets the i-th number: a seed on another grid is another field.
     """
 
-    def __call__(self, coords: Tensor, channels: int, keys: np.ndarray) -> Tensor:
+    def __call__(
+        self, coords: Tensor, channels: int, keys: np.ndarray, cells: Sequence[int]
+    ) -> Tensor:
         """See `Noise.__call__`."""
         shape = (coords.shape[1], channels)
         draws = [np.random.default_rng(int(key)).standard_normal(shape) for key in keys]
         return torch.from_numpy(np.stack(draws)).to(coords)
 
-    def covariance(self, coords: Tensor) -> Tensor:
+    def covariance(self, coords: Tensor, cells: Sequence[int]) -> Tensor:
         """See `Noise.covariance`."""
         return torch.eye(len(coords), dtype=torch.float64)
 
@@ -74,7 +80,7 @@ class LatticeNoise(Noise):
     over the 4^P nodes j around the position p in units of the lattice, with the cubic kernel w,
     which is 1 at 0 and 0 at every other node. The numbers :math:`\epsilon_j` are a hash of key,
     node and channel, so that the field needs no memory and has no end. For length 1 the nodes are
-    the cells of the training grid, where the noise is white; finer grids see the same field at
+    the cells of the observed grid, where the noise is white; finer grids see the same field at
     more points. Time grows linearly with the points.
 
     References:
@@ -83,39 +89,40 @@ class LatticeNoise(Noise):
         mixing function of the hash.
 
     Args:
-        cells: Cells of the training grid along each axis.
-        length: Distance of the nodes in training cells, above 0: the correlation length.
+        length: Distance of the nodes in cells, above 0: the correlation length.
 
     Raises:
         InputError: The length is not above 0.
     """
 
-    def __init__(self, cells: Sequence[int], length: float = 1.0) -> None:
+    def __init__(self, length: float = 1.0) -> None:
         if not length > 0:
             raise InputError(f"the length of noise must be above 0 cells, not {length:g}")
-        self.scale = np.array(cells) / (2 * length)
+        self.length = length
 
-    def __call__(self, coords: Tensor, channels: int, keys: np.ndarray) -> Tensor:
+    def __call__(
+        self, coords: Tensor, channels: int, keys: np.ndarray, cells: Sequence[int]
+    ) -> Tensor:
         """See `Noise.__call__`."""
-        first, weights = self._stencil(coords)
+        first, weights = self._stencil(coords, cells)
         total = np.zeros((*coords.shape[:2], channels))
         for node, weight in _taps(first, weights):
             total += weight[..., None] * _node_values(keys, node, channels)
         return torch.from_numpy(total).to(coords)
 
-    def covariance(self, coords: Tensor) -> Tensor:
+    def covariance(self, coords: Tensor, cells: Sequence[int]) -> Tensor:
         """See `Noise.covariance`."""
-        nodes, weights = zip(*_taps(*self._stencil(coords)), strict=True)
+        nodes, weights = zip(*_taps(*self._stencil(coords, cells)), strict=True)
         every, column = np.unique(np.concatenate(nodes), axis=0, return_inverse=True)
         spread = np.zeros((len(coords), len(every)))
         rows = np.tile(np.arange(len(coords)), len(nodes))
         np.add.at(spread, (rows, column.ravel()), np.concatenate(weights))
         return torch.from_numpy(spread @ spread.T)
 
-    def _stencil(self, coords: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _stencil(self, coords: Tensor, cells: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the first of the four nodes around points along each axis (..., P), and the
         weights (..., P, 4) of all four, of squares that sum to 1."""
-        position = (coords.double().cpu().numpy() + 1) * self.scale - 0.5
+        position = (coords.double().cpu().numpy() + 1) * np.array(cells) / (2 * self.length) - 0.5
         nearest = np.rint(position)
         position = np.where(abs(position - nearest) < _ON_NODE, nearest, position)
         below = np.floor(position)
@@ -163,17 +170,16 @@ def _mix(x: np.ndarray) -> np.ndarray:
 NOISES = ("lattice", "white")
 
 
-def build_noise(name: str, cells: Sequence[int], length: float = 1.0) -> Noise:
+def build_noise(name: str, length: float = 1.0) -> Noise:
     """Build noise by its name in NOISES.
 
     Args:
         name: `lattice`, a function of coordinates, or `white`, independent points.
-        cells: Cells of the training grid along each axis.
-        length: Correlation length in training cells, for lattice noise.
+        length: Correlation length in cells of the observed grid, for lattice noise.
 
     Raises:
         InputError: The name is unknown or the length is not above 0.
     """
     if name not in NOISES:
         raise unknown_name("noise", name, list(NOISES))
-    return WhiteNoise() if name == "white" else LatticeNoise(cells, length)
+    return WhiteNoise() if name == "white" else LatticeNoise(length)

@@ -8,7 +8,13 @@ from sparsefield.flow.flow import Flow
 
 
 def flow_matching_loss(
-    flow: Flow, x_0: Tensor, x_1: Tensor, t: Tensor, coords: Tensor, obs: Observation
+    flow: Flow,
+    x_0: Tensor,
+    x_1: Tensor,
+    t: Tensor,
+    coords: Tensor,
+    obs: Observation,
+    cell: Tensor | None = None,
 ) -> Tensor:
     r"""Conditional flow matching, written for the data estimate.
 
@@ -32,12 +38,13 @@ def flow_matching_loss(
         t: Times (B,) in [0, 1).
         coords: Query coordinates (B, L, P).
         obs: Batched observations, normalised.
+        cell: Side of the queries' cells (B,), in sides of the observations'; 1 if None.
 
     Returns:
         Loss per item (B,).
     """
     x_t = flow.path.interpolate(x_0, x_1, t)
-    error = (flow.denoise(x_t, t, coords, obs) - x_1).square().mean(dim=(1, 2))
+    error = (flow.denoise(x_t, t, coords, obs, None, cell) - x_1).square().mean(dim=(1, 2))
     c = flow.path.coefficients(t)
     signal, noise = c.alpha.square(), (flow.time_shift * c.sigma).square()
     return error * (signal + noise) / noise.clamp_min(torch.finfo(t.dtype).tiny)

@@ -33,13 +33,19 @@ class Backbone(nn.Module, ABC):
 
     claims: Claims
 
-    def prepare(self, coords: Tensor, obs: Observation) -> Any:
+    def prepare(self, coords: Tensor, obs: Observation, cell: Tensor | None = None) -> Any:
         """Compute what depends on neither `x_t` nor `t`, once for all steps of a sampler."""
         return None
 
     @abstractmethod
     def forward(
-        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        coords: Tensor,
+        obs: Observation,
+        prepared: Any = None,
+        cell: Tensor | None = None,
     ) -> Tensor:
         """Predict at the queries.
 
@@ -48,7 +54,10 @@ class Backbone(nn.Module, ABC):
             t: Times (B,) in [0, 1].
             coords: Query coordinates (B, L, P) in [-1, 1].
             obs: Batched observations, normalised.
-            prepared: What `prepare` returned for the same `coords` and `obs`.
+            prepared: What `prepare` returned for the same `coords`, `obs` and `cell`.
+            cell: Side of the queries' cells (B,), in sides of the observations', 1 if None: a
+                value is the mean over its cell. A model that takes no note of it predicts values
+                of the observations' kind.
 
         Returns:
             The prediction (B, L, C); the flow knows of which quantity.

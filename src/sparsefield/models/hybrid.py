@@ -69,6 +69,8 @@ class LocalMambaHybrid(Backbone):
         state: State size N per channel.
         residual_scale: Typical size of the residual, in spreads of the observations.
         order: Space-filling curve that the Mamba follows.
+        cells: Read the size of the queries' cells; only training at several sizes gives it
+            a meaning.
     """
 
     claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
@@ -88,19 +90,20 @@ class LocalMambaHybrid(Backbone):
         state: int = 8,
         residual_scale: float = 0.3,
         order: str = "hilbert",
+        cells: bool = False,
     ) -> None:
         super().__init__()
         self.residual_scale = residual_scale
         self.order = order
         self.interpolator = LocalInterpolator(
-            channels, dims, width, encoder_layers, decoder_layers, heads, neighbours, features
+            channels, dims, width, encoder_layers, decoder_layers, heads, neighbours, features, cells
         )
         self.denoiser = ResidualDenoiser(channels, width, flow_width, flow_layers, state)
 
-    def prepare(self, coords: Tensor, obs: Observation) -> Condition:
+    def prepare(self, coords: Tensor, obs: Observation, cell: Tensor | None = None) -> Condition:
         """Predict the posterior mean at the queries, and what the denoiser needs."""
         curves = (point_order(self.order, coords), point_order(self.order, coords.flip(-1)))
-        mean, features, spread = self.interpolator(coords, obs)
+        mean, features, spread = self.interpolator(coords, obs, cell)
         return Condition(mean, features, spread, curves)
 
     def forward(
@@ -110,13 +113,16 @@ class LocalMambaHybrid(Backbone):
         coords: Tensor,
         obs: Observation,
         prepared: Condition | None = None,
+        cell: Tensor | None = None,
     ) -> Tensor:
         """Predict the data x_1; see `Backbone.forward`."""
         if not bool(t.any()):
-            return self.interpolator(coords, obs)[0] if prepared is None else prepared.mean
+            if prepared is None:
+                return self.interpolator(coords, obs, cell)[0]
+            return prepared.mean
         if prepared is None:
             with torch.no_grad():
-                prepared = self.prepare(coords, obs)
+                prepared = self.prepare(coords, obs, cell)
         time = t[:, None, None]
         scale = self.residual_scale * prepared.spread
         noisy = x_t - time * prepared.mean
@@ -145,6 +151,7 @@ class LocalInterpolator(nn.Module):
         heads: Attention heads.
         neighbours: Observations K that a point attends to.
         features: Fourier frequencies.
+        cells: Read the size of the queries' cells.
     """
 
     def __init__(
@@ -157,12 +164,14 @@ class LocalInterpolator(nn.Module):
         heads: int,
         neighbours: int,
         features: int,
+        cells: bool,
     ) -> None:
         super().__init__()
         self.neighbours = neighbours
         level = channels + 2  # mean per channel, spread, spacing
         self.observation_tokens = PointTokens(dims, channels + level, width, features)
-        self.query_tokens = PointTokens(dims, channels + 1 + level, width, features)
+        self.cells = cells
+        self.query_tokens = PointTokens(dims, channels + 1 + level + cells, width, features)
         self.observation_pairs = PairEmbedding(channels, dims, width)
         self.query_pairs = PairEmbedding(channels, dims, width)
 
@@ -175,7 +184,9 @@ class LocalInterpolator(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, coords: Tensor, obs: Observation) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, coords: Tensor, obs: Observation, cell: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean (B, L, C), features (B, L, D) and the spread (B, 1, 1) of the values."""
         centre, spread, level = _level(obs)
         values = (obs.values - centre) / spread * obs.valid[..., None]
@@ -183,6 +194,9 @@ class LocalInterpolator(nn.Module):
         hood = find_neighbourhood(coords, obs.coords, obs.valid, self.neighbours)
         guess = hood.interpolate(values)
         closest = hood.geometry[:, :, 0, -1:]
+        if self.cells:
+            size = torch.zeros_like(spread) if cell is None else cell.log2()[:, None, None]
+            level = torch.cat([level, size], dim=-1)
         x = self.query_tokens(coords, _append(torch.cat([guess, closest], -1), level))
         x = x + self.query_pairs(values, hood)
         for block in self.decoder:

@@ -61,7 +61,9 @@ class LocalDiffusion(Backbone):
         self.layers = nn.ModuleList(LocalLayer(width, heads, dims) for _ in range(layers))
         self.decoder = PointDecoder(width, channels)
 
-    def prepare(self, coords: Tensor, obs: Observation) -> Surroundings:
+    def prepare(
+        self, coords: Tensor, obs: Observation, cell: Tensor | None = None
+    ) -> Surroundings:
         """Find the neighbours of the queries among observations and among themselves."""
         every = torch.ones_like(coords[..., 0], dtype=torch.bool)
         near = (
@@ -77,6 +79,7 @@ class LocalDiffusion(Backbone):
         coords: Tensor,
         obs: Observation,
         prepared: Surroundings | None = None,
+        cell: Tensor | None = None,
     ) -> Tensor:
         """See `Backbone.forward`."""
         near = self.prepare(coords, obs) if prepared is None else prepared

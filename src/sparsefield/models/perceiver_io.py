@@ -55,7 +55,13 @@ class PerceiverIO(Backbone):
         self.readout = CrossReadout(width, heads, channels)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        coords: Tensor,
+        obs: Observation,
+        prepared: Any = None,
+        cell: Tensor | None = None,
     ) -> Tensor:
         """See `Backbone.forward`."""
         time = self.time(t)[:, None]

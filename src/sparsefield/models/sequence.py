@@ -118,7 +118,13 @@ class SequenceBackbone(Backbone):
             self.claims = replace(self.claims, order_invariant=False)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        coords: Tensor,
+        obs: Observation,
+        prepared: Any = None,
+        cell: Tensor | None = None,
     ) -> Tensor:
         """See `Backbone.forward`."""
         observed, queries = self.sequence(x_t, t, coords, obs)

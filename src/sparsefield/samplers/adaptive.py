@@ -64,7 +64,12 @@ class DormandPrinceSampler(Sampler):
 
     @torch.no_grad()
     def __call__(
-        self, flow: Flow, noise: NoiseFields, coords: Tensor, obs: Observation
+        self,
+        flow: Flow,
+        noise: NoiseFields,
+        coords: Tensor,
+        obs: Observation,
+        cell: Tensor | None = None,
     ) -> SampleResult:
         """See `Sampler.__call__`."""
         start = noise(0)
@@ -72,8 +77,8 @@ class DormandPrinceSampler(Sampler):
         for item in range(len(start)):
             one = slice(item, item + 1)
             seen = Observation(obs.coords[one], obs.values[one], obs.valid[one])
-            results.append(
-                super().__call__(flow, lambda k, one=one: start[one], coords[one], seen)
-            )
+            side = None if cell is None else cell[one]
+            begin = start[one]
+            results.append(super().__call__(flow, lambda k, x=begin: x, coords[one], seen, side))
         values = torch.cat([result.values for result in results])
         return SampleResult(values, max(result.nfe for result in results))

@@ -45,10 +45,15 @@ class Trajectory:
     """
 
     def __init__(
-        self, flow: Flow, noise: NoiseFields, coords: Tensor, obs: Observation
+        self,
+        flow: Flow,
+        noise: NoiseFields,
+        coords: Tensor,
+        obs: Observation,
+        cell: Tensor | None = None,
     ) -> None:
-        self.flow, self.coords, self.obs = flow, coords, obs
-        self.prepared = flow.prepare(coords, obs)
+        self.flow, self.coords, self.obs, self.cell = flow, coords, obs, cell
+        self.prepared = flow.prepare(coords, obs, cell)
         self.nfe = 0
         self.last_velocity: tuple[Tensor, Tensor] | None = None
         self._noise, self._fields = noise, 0
@@ -56,7 +61,8 @@ class Trajectory:
     def data(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the data estimate (B, L, C) at state x (B, L, C) and scalar time t."""
         self.nfe += 1
-        return self.flow.denoise(x, _times(x, t), self.coords, self.obs, self.prepared)
+        where = self.coords, self.obs, self.prepared, self.cell
+        return self.flow.denoise(x, _times(x, t), *where)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Return dx/dt (B, L, C) at state x (B, L, C) and scalar time t."""
@@ -114,10 +120,15 @@ class Sampler(ABC):
 
     @torch.no_grad()
     def __call__(
-        self, flow: Flow, noise: NoiseFields, coords: Tensor, obs: Observation
+        self,
+        flow: Flow,
+        noise: NoiseFields,
+        coords: Tensor,
+        obs: Observation,
+        cell: Tensor | None = None,
     ) -> SampleResult:
         """Carry source noise, evaluated at coords (B, L, P), to a sample given observations."""
-        trajectory = Trajectory(flow, noise, coords, obs)
+        trajectory = Trajectory(flow, noise, coords, obs, cell)
         x = noise(0)
         for t, s in pairwise(self.time_grid(flow)):
             x = self.step(trajectory, x, t, s)

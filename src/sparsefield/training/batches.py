@@ -21,13 +21,23 @@ LAST_TIME = 0.999
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's input: everything the objective needs, normalised."""
+    """One step's input: everything the objective needs, normalised.
+
+    Attributes:
+        x_0: Source noise (B, L, C).
+        x_1: Data (B, L, C).
+        u: Times (B,) before the flow's shift.
+        coords: Queries (B, L, P).
+        obs: Observations.
+        cell: Side of the queries' cells (B,), in sides of the observations'.
+    """
 
     x_0: Tensor
     x_1: Tensor
     u: Tensor
     coords: Tensor
     obs: Observation
+    cell: Tensor
 
 
 class TrainingBatches:
@@ -36,12 +46,16 @@ class TrainingBatches:
     Args:
         fields: Training fields.
         config: The run's settings.
+        finer: Fields on a finer grid, for scales above 1.
 
     Raises:
-        InputError: There are fewer fields than one batch takes, or the window is too large.
+        InputError: There are fewer fields than one batch takes, the window is too large, or a
+            scale does not divide the finer grid.
     """
 
-    def __init__(self, fields: FieldDataset, config: TrainConfig) -> None:
+    def __init__(
+        self, fields: FieldDataset, config: TrainConfig, finer: FieldDataset | None = None
+    ) -> None:
         if len(fields) < config.batch_size:
             raise InputError(
                 f"{len(fields)} training fields are fewer than batch_size={config.batch_size}"
@@ -50,36 +64,69 @@ class TrainingBatches:
             raise InputError(
                 f"data.window={config.data.window} does not fit into a grid of {fields.shape}"
             )
-        self.fields = fields
+        for scale in config.data.scales:
+            if scale > 1 and (finer is None or any(n % scale for n in finer.shape)):
+                raise InputError(
+                    f"data.scales of {scale} needs data.fine, a grid that it divides evenly"
+                )
+        self.fields, self.finer = fields, finer
         self.config = config
-        self.noise = build_noise(config.flow.noise, fields.shape, config.flow.noise_length)
+        self.noise = build_noise(config.flow.noise, config.flow.noise_length)
         self.steps_per_epoch = len(fields) // config.batch_size
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0 over the whole run."""
         generator = _generator(self.config.seed, 1, step)
         data, flow = self.config.data, self.config.flow
-        items = self._items(step)
-        values = self.fields.normalizer.apply(self.fields.batch(items))
-        grid = self.fields.coords.expand(len(items), -1, -1)
-        if data.flip:
-            grid = _mirror(grid, generator)
+        scale = _draw_scale(data, generator)
+        items, seen, asked = self._draw_fields(step, scale, generator)
+        mirrored = data.flip & (torch.rand(len(items), 1, generator=generator) < 0.5)
+        grid, values = self._points(seen, mirrored)
+        fine_grid, truth = (grid, values) if asked is seen else self._points(asked, mirrored)
         at_mean, u = _draw_times(flow, len(items), generator)
-        order = self._point_orders(items, generator)
+        order = self._point_orders(items, seen.points, generator)
         observed, targets = _split(order, data, generator)
+        if asked is not seen:
+            targets = torch.arange(asked.points).expand(len(items), -1)
         if at_mean:
             targets = _subset(targets, data.queries, generator)
         elif data.window:
-            targets = _blocks(self.fields.shape, data.window, len(items), generator)
-        coords = _take(grid, targets)
+            targets = _blocks(asked.shape, data.window, len(items), generator)
+        coords = _take(fine_grid, targets)
         keys = torch.randint(2**63 - 1, (len(items),), generator=generator)
+        keys = keys.numpy().astype(np.uint64)
         return Batch(
-            x_0=self.noise(coords, self.fields.channels, keys.numpy().astype(np.uint64)),
-            x_1=_take(values, targets),
+            x_0=self.noise(coords, asked.channels, keys, seen.shape),
+            x_1=_take(truth, targets),
             u=u,
             coords=coords,
             obs=Observation(_take(grid, observed), _take(values, observed)),
+            cell=torch.full((len(items),), 1 / scale),
         )
+
+    def _draw_fields(
+        self, step: int, scale: int, generator: torch.Generator
+    ) -> tuple[np.ndarray, FieldDataset, FieldDataset]:
+        """Return items, their fields as observed, and as asked for on a grid `scale` as fine."""
+        if self.finer is None or scale == 1:
+            items = self._items(step)
+            fields = self.fields.subset(items)
+            return items, fields, fields
+        size = (self.config.batch_size,)
+        items = torch.randint(len(self.finer), size, generator=generator).numpy()
+        asked = self.finer.subset(items)
+        return items, asked.resized([n // scale for n in asked.shape]), asked
+
+    def _points(self, fields: FieldDataset, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+        """Return coordinates (B, L, P) and normalised values (B, L, C) of some fields.
+
+        Mirrored ones (B, 1) have their last axis turned round; values stay with their points, so
+        that a field's fixed mask still hides the same ones.
+        """
+        grid = fields.coords.expand(len(fields), -1, -1)
+        last = torch.where(mirrored, -grid[..., -1], grid[..., -1])
+        values = self.fields.normalizer.apply(fields.batch(range(len(fields))))
+        return torch.cat([grid[..., :-1], last[..., None]], dim=-1), values
 
     def _items(self, step: int) -> np.ndarray:
         epoch, within = divmod(step, self.steps_per_epoch)
@@ -87,13 +134,20 @@ class TrainingBatches:
         size = self.config.batch_size
         return order[within * size : (within + 1) * size]
 
-    def _point_orders(self, items: np.ndarray, generator: torch.Generator) -> Tensor:
+    def _point_orders(
+        self, items: np.ndarray, points: int, generator: torch.Generator
+    ) -> Tensor:
         """Return a random order (B, L) of each field's points."""
-        points = self.fields.points
         if self.config.data.masks == "fresh":
             return torch.rand(len(items), points, generator=generator).argsort(dim=1)
         orders = [permutation(points, self.config.seed, "train", int(item)) for item in items]
         return torch.from_numpy(np.stack(orders))
+
+
+def _draw_scale(data: DataConfig, generator: torch.Generator) -> int:
+    if len(data.scales) == 1:
+        return data.scales[0]
+    return data.scales[int(torch.randint(len(data.scales), (), generator=generator))]
 
 
 def _draw_times(flow: FlowConfig, count: int, generator: torch.Generator) -> tuple[bool, Tensor]:
@@ -130,16 +184,6 @@ def _blocks(shape: tuple[int, ...], side: int, count: int, generator: torch.Gene
         cells = cells.unfold(axis, side, 1)
     places = cells.flatten(0, len(shape) - 1).flatten(1)
     return places[torch.randint(len(places), (count,), generator=generator)]
-
-
-def _mirror(grid: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror the last axis of half of the items' coordinates (B, L, P).
-
-    Values stay with their points, so that a field's fixed mask still hides the same ones.
-    """
-    mirrored = torch.rand(len(grid), 1, generator=generator) < 0.5
-    last = torch.where(mirrored, -grid[..., -1], grid[..., -1])
-    return torch.cat([grid[..., :-1], last[..., None]], dim=-1)
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from sparsefield.flow.flow import Flow
 from sparsefield.flow.path import build_path
 from sparsefield.models import build_model
 from sparsefield.training.config import TrainConfig, load_config, preset_names
-from sparsefield.training.loop import Trainer
+from sparsefield.training.loop import Trainer, TrainingData
 from sparsefield.training.run import Run
 
 SIZES = (32, 64)
@@ -112,7 +112,7 @@ def prepare_training(config: TrainConfig) -> Work:
     pixels = np.random.default_rng(0).random((config.batch_size, *shape, CHANNELS))
     images = FieldDataset((255 * pixels).astype(np.uint8), "noise")
     nowhere = Run(Path(os.devnull))  # nothing is saved
-    trainer = Trainer(config, nowhere, images, images, lambda progress: None)
+    trainer = Trainer(config, nowhere, TrainingData(images, images), lambda progress: None)
 
     def work() -> None:
         trainer.run_step()

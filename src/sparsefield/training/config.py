@@ -5,7 +5,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -30,7 +30,7 @@ class FlowConfig:
     noise: Literal["lattice", "white"] = "lattice"
     """Source noise: a function of coordinates, or numbers independent from point to point."""
     noise_length: float = 1.0
-    """Correlation length of lattice noise in training cells; at 1 it is white on the cells."""
+    """Correlation length of lattice noise in observed cells; at 1 it is white on the cells."""
     contrast_weight: float = 0.0
     """Exponent p of the weight std^-p of a field, see `contrast_weights`; 0 weighs all equally."""
 
@@ -43,6 +43,11 @@ class DataConfig:
     """Datasets, see `open_dataset`; set by --data."""
     size: tuple[int, ...] = ()
     """Grid to which fields are area-averaged; as they are if empty."""
+    fine: tuple[int, ...] = ()
+    """Finer grid from which `scales` above 1 take their truth, in the data sets that have it."""
+    scales: tuple[int, ...] = (1,)
+    """Cells asked for per observed cell along each axis, drawn for each step: 1 on the grid of
+    `size`, others on `fine`, observed on a grid that is coarser by as much."""
     limit: int = 0
     """Fields used of each dataset; all if 0."""
     validation: int = 500
@@ -153,7 +158,7 @@ def config_from_dict(data: dict[str, Any]) -> TrainConfig:
         if key not in defaults:
             raise unknown_name("key", f"model.{key}", [f"model.{name}" for name in defaults])
         _convert(type(defaults[key]), value, f"model.{key}")
-        if isinstance(value, (int, float)) and value <= 0:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
             raise InputError(f"model.{key} must be above 0, not {value}")
     return config
 
@@ -170,6 +175,12 @@ def _check_ranges(config: TrainConfig) -> None:
         raise InputError("data.density of 1 observes every point and leaves no disjoint target")
     if config.data.target == "disjoint" and config.data.window:
         raise InputError("data.window asks for whole blocks; it needs data.target=all")
+    if not config.data.scales or min(config.data.scales) < 1:
+        raise InputError(f"data.scales must be at least 1, not {list(config.data.scales)}")
+    if max(config.data.scales) > 1 and config.data != replace(
+        config.data, masks="fresh", target="all"
+    ):
+        raise InputError("data.scales above 1 need data.masks=fresh and data.target=all")
     if config.flow.prediction in ("noise", "score") and config.flow.mean_fraction > 0:
         raise InputError(
             f"flow.prediction={config.flow.prediction} says nothing of the data at t = 0; "

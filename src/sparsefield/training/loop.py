@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import FrameType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,13 +58,27 @@ def train(
         InputError: Data or settings are unusable, or a file cannot be written.
         Stopped: A signal asked for the end; the same call continues.
     """
-    training, validation = open_training_data(config)
+    data = open_training_data(config)
     with run.claim():
         run.write_config(config)
-        Trainer(config, run, training, validation, report).run_all()
+        Trainer(config, run, data, report).run_all()
 
 
-def open_training_data(config: TrainConfig) -> tuple[FieldDataset, FieldDataset]:
+class TrainingData(NamedTuple):
+    """What a run learns from and is chosen by.
+
+    Attributes:
+        training: Fields to learn from.
+        validation: Fields to choose the best weights by.
+        finer: The training fields of which a finer grid is known, on that grid.
+    """
+
+    training: FieldDataset
+    validation: FieldDataset
+    finer: FieldDataset | None = None
+
+
+def open_training_data(config: TrainConfig) -> TrainingData:
     """Open the training fields of all data sets, and the validation fields carved from them.
 
     Raises:
@@ -82,7 +97,24 @@ def open_training_data(config: TrainConfig) -> tuple[FieldDataset, FieldDataset]
         np.concatenate([fields.values for fields in sets]), "+".join(f.name for f in sets)
     )
     kept, held_out = carve_validation(len(whole), config.data.validation, config.seed)
-    return whole.subset(kept), whole.subset(held_out)
+    finer = _open_finer(config, sets, kept) if config.data.fine else None
+    return TrainingData(whole.subset(kept), whole.subset(held_out), finer)
+
+
+def _open_finer(
+    config: TrainConfig, sets: list[FieldDataset], kept: np.ndarray
+) -> FieldDataset | None:
+    """Return the kept fields of all sets on the finer grid, of those that have it."""
+    parts, first = [], 0
+    for path, coarse in zip(config.data.paths, sets, strict=True):
+        mine = kept[(kept >= first) & (kept < first + len(coarse))] - first
+        first += len(coarse)
+        try:
+            fine = open_dataset(path, "train", config.data.limit or None, config.data.fine)
+        except InputError:  # its grid is not as fine
+            continue
+        parts.append(fine.subset(mine).values)
+    return FieldDataset(np.concatenate(parts), "finer") if parts else None
 
 
 class Trainer:
@@ -91,8 +123,7 @@ class Trainer:
     Args:
         config: Settings.
         run: Folder of the run.
-        training: Fields to learn from.
-        validation: Fields to choose the best weights by.
+        data: Fields to learn from and to choose the best weights by.
         report: Called after every step.
     """
 
@@ -100,14 +131,14 @@ class Trainer:
         self,
         config: TrainConfig,
         run: Run,
-        training: FieldDataset,
-        validation: FieldDataset,
+        data: TrainingData,
         report: Callable[[Progress], None],
     ) -> None:
-        self.config, self.run, self.validation, self.report = config, run, validation, report
+        self.config, self.run, self.report = config, run, report
+        self.validation = data.validation
         self.device = choose_device(config.device)
         self.autocast = autocast_type(config.precision, self.device)
-        self.spec = _describe(config, training)
+        self.spec = _describe(config, data.training)
         torch.manual_seed(config.seed)
         flow = self.spec.build().to(self.device)
         if config.init:
@@ -115,7 +146,7 @@ class Trainer:
         self.state = TrainState(flow, config.optimizer, config.freeze)
         if config.recompute:
             recompute_blocks(self.state.flow)
-        self.batches = TrainingBatches(training, config)
+        self.batches = TrainingBatches(data.training, config, data.finer)
         self.steps = config.steps or config.epochs * self.batches.steps_per_epoch
         self.psnr: float | None = None
         self.stop_requested = False
@@ -166,7 +197,9 @@ class Trainer:
         flow = self.state.flow
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             t = flow.shift(batch.u)
-            losses = flow_matching_loss(flow, batch.x_0, batch.x_1, t, batch.coords, batch.obs)
+            losses = flow_matching_loss(
+                flow, batch.x_0, batch.x_1, t, batch.coords, batch.obs, batch.cell
+            )
             weights = contrast_weights(batch.obs, self.config.flow.contrast_weight)
             loss = (weights * losses).mean()
         value = float(loss.detach())
@@ -284,6 +317,7 @@ def _describe(config: TrainConfig, fields: FieldDataset) -> ModelSpec:
         path=config.flow.path,
         noise=config.flow.noise,
         noise_length=config.flow.noise_length,
+        density=sum(config.data.density) / 2,
     )
 
 
@@ -304,5 +338,4 @@ def _take_weights(flow: torch.nn.Module, checkpoint: str) -> None:
 def _to_device(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
-    moved = {n: getattr(batch, n).to(device) for n in ("x_0", "x_1", "u", "coords", "obs")}
-    return Batch(**moved)
+    return Batch(**{name: part.to(device) for name, part in vars(batch).items()})

@@ -31,7 +31,7 @@ class FieldAutoencoder(Backbone):
         super().__init__()
         self.encoder, self.decoder, self.jitter = encoder, decoder, jitter
 
-    def prepare(self, coords: Tensor, obs: Observation) -> Code:
+    def prepare(self, coords: Tensor, obs: Observation, cell: Tensor | None = None) -> Code:
         """Encode the observations."""
         return self.encoder(obs)
 
@@ -42,6 +42,7 @@ class FieldAutoencoder(Backbone):
         coords: Tensor,
         obs: Observation,
         prepared: Code | None = None,
+        cell: Tensor | None = None,
     ) -> Tensor:
         """Decode at the queries; see `Backbone.forward`."""
         code = self.encoder(obs) if prepared is None else prepared
