@@ -12,7 +12,7 @@ from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import LatticeNoise, WhiteNoise, field_keys
 from sparsefield.flow.path import PATHS, build_path
-from sparsefield.samplers import GRIDS, SAMPLERS, build_sampler
+from sparsefield.samplers import GRIDS, SAMPLERS, build_sampler, steps_within
 
 B, L, P, C = 2, 63, 3, 5
 MEAN, SCALE = 0.7, 0.4
@@ -197,6 +197,14 @@ def test_known_prices():
     prices = {"euler": 7, "heun": 13, "ab2": 7, "ddim": 7, "sde": 7}
     for name, price in prices.items():
         assert sample(name, 7, partial(fields, B))[0].nfe == price
+
+
+@pytest.mark.parametrize("budget", [3, 8, 21])
+@pytest.mark.parametrize("name", [*FIXED, *STOCHASTIC])
+def test_steps_within_a_budget_are_as_many_as_it_allows(name, budget):
+    steps = steps_within(name, budget)
+    assert sample(name, steps, partial(fields, B))[0].nfe <= budget
+    assert sample(name, steps + 1, partial(fields, B))[0].nfe > budget
 
 
 def test_adaptive_solver_keeps_its_tolerance():
