@@ -66,7 +66,6 @@ python benchmarks/train_architectures.py --report-only
 {paragraph(scores)}"""
 
 
-
 def drawn(report: Results) -> str:
     """Say what draws were made of."""
     samples = [row["samples"] for row in report["contestants"].values() if "samples" in row]

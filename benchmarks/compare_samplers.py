@@ -69,13 +69,13 @@ def measure(options: argparse.Namespace) -> None:
     model = load(options.model, choose_device("auto"))
     fields = open_dataset(options.data, options.split, options.limit, model.spec.shape)
     check_fit(model, fields)
-    where = model, fields, Protocol(split=options.split)
+    where, draws = (model, fields, Protocol(split=options.split)), options.draws
 
     def announce(what: str) -> None:
         print(what, flush=True)
 
-    report = compare_samplers(*where, options.samplers, options.budgets, options.draws, announce)
-    exact = compare_samplers(*where, options.samplers[:1], [options.exact], options.draws, announce)
+    report = compare_samplers(*where, options.samplers, options.budgets, draws, announce)
+    exact = compare_samplers(*where, options.samplers[:1], [options.exact], draws, announce)
     report["rows"] += exact["rows"]
     write_text(options.out / "samplers.json", json.dumps(report, indent=2) + "\n")
 
@@ -135,7 +135,7 @@ python benchmarks/compare_samplers.py --data {report["data"]} --model {report["m
 
 
 def speckles(report: Mapping[str, Any], reference: str) -> list[str]:
-    """Say for every sampler and budget whether its draws have less speckle than the reference's."""
+    """Say of every sampler how much speckle its draws have, against the reference's."""
     sentences = []
     for name in dict.fromkeys(row["sampler"] for row in report["rows"]):
         entries = [

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.evaluation.test_comparison import PROTOCOL, fields, make_model  # noqa: F401
 
 from sparsefield.errors import InputError
 from sparsefield.evaluation.protocol import evaluate_samples
 from sparsefield.evaluation.sampler_comparison import compare_samplers
-from tests.evaluation.test_comparison import PROTOCOL, fields, make_model  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 SAMPLERS = ("heun", "ab2", "ddim:eta=1")

@@ -55,7 +55,8 @@ def command(
     obs, grid = read_observation(input, loaded, Masking(density, seed))
     if size is not None and len(size) != len(loaded.spec.shape):
         raise InputError(f"--size takes {len(loaded.spec.shape)} numbers here, not {len(size)}")
-    field = reconstruct(loaded, obs, size or grid, None, samples, sampler, steps, seed, noise=noise)
+    drawing: dict[str, Any] = {"samples": samples, "sampler": sampler, "steps": steps}
+    field = reconstruct(loaded, obs, size or grid, **drawing, seed=seed, noise=noise)
     _write(field, out)
     shape = " x ".join(map(str, field.shape or ()))
     print(f"{out}: {shape} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}")

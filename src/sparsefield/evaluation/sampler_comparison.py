@@ -1,4 +1,4 @@
-"""Samplers of one model against each other: identical masks, identical noise, equal evaluations."""
+"""Samplers of one model against each other: the same masks, noise and number of evaluations."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -44,9 +44,7 @@ class Trajectory:
         last_velocity: The latest time and velocity, None before the first.
     """
 
-    def __init__(
-        self, flow: Flow, noise: NoiseFields, coords: Tensor, obs: Observation
-    ) -> None:
+    def __init__(self, flow: Flow, noise: NoiseFields, coords: Tensor, obs: Observation) -> None:
         self.flow, self.coords, self.obs = flow, coords, obs
         self.prepared = flow.prepare(coords, obs)
         self.nfe = 0
