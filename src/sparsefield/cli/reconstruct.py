@@ -26,6 +26,7 @@ def command(
     density: options.Density = 0.2,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    recalibrate: bool = False,
 ) -> int:
     """Reconstruct the whole field from an image or from scattered points.
 
@@ -41,6 +42,7 @@ def command(
         input: What was observed.
         out: .png for the mean, .npz for mean, std, samples and coords on the grid.
         size: Grid of the result; by default the image's, or the one the model was trained on.
+        recalibrate: Scale the spread of the samples to the errors at held-out observations.
     """
     from sparsefield.cli.inputs import Masking, read_observation
     from sparsefield.devices import choose_device
@@ -52,10 +54,14 @@ def command(
     obs, grid = read_observation(input, loaded, Masking(density, seed))
     if size is not None and len(size) != len(loaded.spec.shape):
         raise InputError(f"--size takes {len(loaded.spec.shape)} numbers here, not {len(size)}")
-    field = reconstruct(loaded, obs, size or grid, None, samples, sampler, steps, seed)
+    field = reconstruct(
+        loaded, obs, size or grid, None, samples, sampler, steps, seed, recalibrate=recalibrate
+    )
     _write(field, out)
     shape = " x ".join(map(str, field.shape or ()))
     print(f"{out}: {shape} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}")
+    if recalibrate:
+        print(f"spread of the samples scaled by {field.spread:.3f}")
     return 0
 
 
