@@ -19,11 +19,12 @@ LAYERS = [
     {"fields", "nn"},
     {"flow"},
     {"models", "samplers"},
-    {"checkpoint"},
+    {"checkpoint", "recalibration"},
     {"reconstruction"},
     {"evaluation"},
     {"plots"},
     {"comparison_plots"},
+    {"calibration_plots"},
     {"training"},
     {"cli", "web"},
 ]

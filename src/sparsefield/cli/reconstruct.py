@@ -27,6 +27,7 @@ def command(
     seed: options.Seed = 0,
     noise: Annotated[float, arg(metavar="SIGMA")] = 0.0,
     device: options.Device = "auto",
+    recalibrate: bool = False,
 ) -> int:
     """Reconstruct the whole field from an image or from scattered points.
 
@@ -44,6 +45,7 @@ def command(
         noise: Standard deviation of the measurement error in the units of the values (pixels are
             in [0, 1]); 0 reproduces what was observed exactly.
         size: Grid of the result; by default the image's, or the one the model was trained on.
+        recalibrate: Scale the spread of the samples to the errors at held-out observations.
     """
     from sparsefield.cli.inputs import Masking, read_observation
     from sparsefield.devices import choose_device
@@ -56,10 +58,13 @@ def command(
     if size is not None and len(size) != len(loaded.spec.shape):
         raise InputError(f"--size takes {len(loaded.spec.shape)} numbers here, not {len(size)}")
     drawing: dict[str, Any] = {"samples": samples, "sampler": sampler, "steps": steps}
-    field = reconstruct(loaded, obs, size or grid, **drawing, seed=seed, noise=noise)
+    drawing |= {"seed": seed, "noise": noise, "recalibrate": recalibrate}
+    field = reconstruct(loaded, obs, size or grid, **drawing)
     _write(field, out)
     shape = " x ".join(map(str, field.shape or ()))
     print(f"{out}: {shape} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}")
+    if recalibrate:
+        print(f"spread of the samples scaled by {field.spread:.3f}")
     return 0
 
 

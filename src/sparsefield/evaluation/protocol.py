@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsefield.errors import InputError
 from sparsefield.evaluation import metrics
+from sparsefield.evaluation.calibration import calibrate_draws, distance_in_cells
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
 from sparsefield.fields.observation import Observation
@@ -183,9 +184,8 @@ def evaluate_samples(
         limit: Draw for the first fields only, as many as this.
 
     Returns:
-        Scores per field (N,): psnr and, on images, speckle of single draws (means over draws),
-        crps, coverage50, coverage90, delta_cal, spread_skill; seconds; network evaluations per
-        draw.
+        Scores of the N fields: psnr and, on images, speckle of single draws (means over draws),
+        crps, energy_score, and those of `calibrate_draws`; seconds; network evaluations per draw.
     """
     parts, seconds, nfe = [], 0.0, 0
     for task in tasks(fields, protocol, limit):
@@ -207,13 +207,12 @@ def _score_draws(draws: Tensor, mean: Tensor, task: Task, value_range: float) ->
     scores = {
         "psnr": single.mean(0),
         "crps": metrics.crps_ensemble(draws, task.truth),
-        "coverage50": metrics.coverage(draws, task.truth, 0.5, task.missing),
-        "coverage90": metrics.coverage(draws, task.truth, 0.9, task.missing),
-        "delta_cal": metrics.delta_cal(draws, task.truth, mean, task.missing),
-        "spread_skill": metrics.spread_skill(draws, task.truth, task.missing),
+        "energy_score": metrics.energy_score(draws, task.truth),
     }
     if _has_speckle(task):
         scores["speckle"] = torch.stack([_speckle(draw, task) for draw in draws]).mean(0)
+    distance = distance_in_cells(task.coords, task.obs, task.shape)
+    scores |= calibrate_draws(draws, mean, task.truth, task.missing, distance)
     return {name: value.numpy() for name, value in scores.items()}
 
 
