@@ -1,7 +1,7 @@
 """From observations to a whole field: what everything above the flow calls."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,9 @@ SAME_VALUE = 1e-4
 
 # Two points closer than this, in coordinate units, are one point.
 SAME_POINT = 1e-5
+
+# Points of a mean that commands compute at a time, or as many as are observed if those are more.
+CHUNK = 65_536
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def reconstruct(
     steps: int = 10,
     seed: int = 0,
     chunk: int | None = None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Reconstruction:
     """Reconstruct the whole field from scattered observations.
 
@@ -139,6 +143,7 @@ def reconstruct(
         seed: Seed of the draws, at least 0.
         chunk: Points of the mean that are computed at a time, all if None: less memory, the same
             result. For models whose claims include `query_invariant`.
+        progress: Called with the number of points of the mean done after each chunk.
 
     Returns:
         The field in physical units; observed values are reproduced exactly, except by an
@@ -162,7 +167,7 @@ def reconstruct(
     noise = torch.stack(
         [white_noise(len(points), obs.channels, seed, 0, draw) for draw in range(max(1, samples))]
     )
-    mean = posterior_mean(model, batch, queries, noise[:1], chunk)
+    mean = posterior_mean(model, batch, queries, noise[:1], chunk, progress)
     draws, nfe = None, 1
     if samples > 0:
         every = queries.expand(samples, -1, -1)
@@ -180,9 +185,23 @@ def reconstruct(
     )
 
 
+def bounded_chunk(model: Model, observations: int) -> int | None:
+    """Return the points of a mean to compute at a time, so that memory is bounded; None for all.
+
+    Only models whose claims include `query_invariant` can be asked in parts. Each part encodes the
+    observations anew, so it is no smaller than they are.
+    """
+    return max(CHUNK, observations) if model.flow.backbone.claims.query_invariant else None
+
+
 @torch.no_grad()
 def posterior_mean(
-    model: Model, obs: Observation, coords: Tensor, noise: Tensor, chunk: int | None = None
+    model: Model,
+    obs: Observation,
+    coords: Tensor,
+    noise: Tensor,
+    chunk: int | None = None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
     """Return E[field | observations] (B, L, C) in physical units by one evaluation.
 
@@ -192,6 +211,7 @@ def posterior_mean(
         coords: Points (B, L, P).
         noise: Source noise (B, L, C); the network starts from it, as in training.
         chunk: Points computed at a time, all if None.
+        progress: Called with the number of points done after each chunk.
 
     Raises:
         InputError: Points in chunks would see each other in another way than all at once.
@@ -206,8 +226,11 @@ def posterior_mean(
     normalised, queries = _to_model(model, obs, coords)
     size = chunk or queries.shape[1]
     parts = zip(noise.to(model.device).split(size, 1), queries.split(size, 1), strict=True)
-    mean = torch.cat([model.flow.posterior_mean(x, at, normalised) for x, at in parts], dim=1)
-    return _to_user(model, mean, obs, coords)
+    means = []
+    for x, at in parts:
+        means.append(model.flow.posterior_mean(x, at, normalised))
+        progress(at.shape[1])
+    return _to_user(model, torch.cat(means, dim=1), obs, coords)
 
 
 def draw_samples(
