@@ -23,7 +23,7 @@ LAYERS = [
     {"reconstruction"},
     {"evaluation"},
     {"plots"},
-    {"comparison_plots"},
+    {"comparison_plots", "superres_plots"},
     {"training"},
     {"cli", "web"},
 ]
