@@ -101,8 +101,8 @@ def section(stem: str, report: Report) -> str:
         f"sparsefield superres {report['model']} --data {report['data']} --sizes {sizes} "
         f"--json docs/results/{stem}.json"
     )
-    text = f"""`{command}`: {report["n"]:,} fields, {report["split"]} masks of seed {report["seed"]},
-        {report["density"]:.0%} of {report["observed"]} x {report["observed"]} cells observed;
+    text = f"""`{command}`: {report["n"]:,} fields, {report["split"]} masks of seed
+        {report["seed"]}, {report["density"]:.0%} of {report["observed"]} x {report["observed"]} cells observed;
         {report["device"]}, commit `{short(report["commit"])}`. 95 % bootstrap intervals over
         fields{drawn({"contestants": report["sizes"]})}."""
     tables = [

@@ -1,4 +1,4 @@
-"""Super-resolution: what is observed and asked for, perfect oracles, and fields that stay apart."""
+"""Super-resolution: what is observed and asked for, perfect oracles, fields that stay apart."""
 
 import json
 
@@ -127,7 +127,9 @@ def test_where_centres_coincide_the_coarse_value_stays():
 
 def test_scores_of_a_field_depend_neither_on_batches_nor_on_other_fields(monkeypatch):
     enlargement = make_enlargement(2)
-    first = Enlargement(*(x.subset([0, 1]) for x in (enlargement.coarse, enlargement.fine)), PROTOCOL)
+    first = Enlargement(
+        *(x.subset([0, 1]) for x in (enlargement.coarse, enlargement.fine)), PROTOCOL
+    )
     model, drawing = make_model(enlargement, error=0.3), Drawing(2, "euler", 2)
     whole = evaluate_size(model, enlargement, drawing)
     monkeypatch.setattr(superres, "POINTS_AT_ONCE", 1)

@@ -78,6 +78,9 @@ def test_the_command_writes_what_it_shows(presets, tmp_path, capsys):
 
 
 def test_bad_input_is_refused_before_anything_is_measured(presets):
-    for names, sizes, words in ((["v9"], [4], "unknown preset 'v9'"), (presets, [0], "at least 1")):
+    for names, sizes, words in (
+        (["v9"], [4], "unknown preset 'v9'"),
+        (presets, [0], "at least 1"),
+    ):
         with pytest.raises(InputError, match=words):
             measure_sizes(names, (), sizes, "cpu", ROUNDS, str)

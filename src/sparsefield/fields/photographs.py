@@ -80,9 +80,7 @@ def scenes(side: int) -> FieldDataset:
         raise InputError(
             f"the photographs give truth for up to {FINEST} x {FINEST} cells, not {side} x {side}"
         )
-    return FieldDataset(
-        np.stack([_average(image, side) for image in _cut(SCENES)]), "photographs"
-    )
+    return FieldDataset(np.stack([_average(image, side) for image in _cut(SCENES)]), "photographs")
 
 
 def _cut(squares: Mapping[str, Square]) -> list[np.ndarray]:
