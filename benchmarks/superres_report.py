@@ -102,7 +102,8 @@ def section(stem: str, report: Report) -> str:
         f"--json docs/results/{stem}.json"
     )
     text = f"""`{command}`: {report["n"]:,} fields, {report["split"]} masks of seed
-        {report["seed"]}, {report["density"]:.0%} of {report["observed"]} x {report["observed"]} cells observed;
+        {report["seed"]}, {report["density"]:.0%} of {report["observed"]} x
+        {report["observed"]} cells observed;
         {report["device"]}, commit `{short(report["commit"])}`. 95 % bootstrap intervals over
         fields{drawn({"contestants": report["sizes"]})}."""
     tables = [
