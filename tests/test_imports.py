@@ -23,7 +23,7 @@ LAYERS = [
     {"reconstruction"},
     {"evaluation"},
     {"plots"},
-    {"comparison_plots"},
+    {"comparison_plots", "sampler_plots", "superres_plots"},
     {"calibration_plots"},
     {"training"},
     {"cli", "web"},

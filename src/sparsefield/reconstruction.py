@@ -1,7 +1,7 @@
 """From observations to a whole field: what everything above the flow calls."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ SAME_POINT = 1e-5
 
 # What recalibration holds out and draws unless told otherwise.
 FOLDS, FOLD_SAMPLES = 5, 8
+# Points of a mean that commands compute at a time, or as many as are observed if those are more.
+CHUNK = 65_536
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def reconstruct(
     chunk: int | None = None,
     noise: float | Sequence[float] = 0.0,
     recalibrate: bool = False,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Reconstruction:
     """Reconstruct the whole field from scattered observations.
 
@@ -152,6 +155,7 @@ def reconstruct(
             or one per channel; 0 for exact observations. See `true_values`.
         recalibrate: Scale the draws' deviations from the mean by `fit_spread`, at the price of
             FOLDS more reconstructions with FOLD_SAMPLES draws each.
+        progress: Called with the number of points of the mean done after each chunk.
 
     Returns:
         The field in physical units. Exact observations are reproduced exactly, except by an
@@ -180,7 +184,7 @@ def reconstruct(
         keys = np.concatenate([field_keys(seed, [0], draw, step) for draw in range(draws)])
         return model.flow.noise(queries.expand(draws, -1, -1), obs.channels, keys)
 
-    mean = posterior_mean(model, expected.batched(), queries, source(0, 1), chunk)
+    mean = posterior_mean(model, expected.batched(), queries, source(0, 1), chunk, progress)
     draws, nfe = None, 1
     spread = 1.0
     if samples > 0:
@@ -206,9 +210,23 @@ def reconstruct(
     )
 
 
+def bounded_chunk(model: Model, observations: int) -> int | None:
+    """Return the points of a mean to compute at a time, so that memory is bounded; None for all.
+
+    Only models whose claims include `query_invariant` can be asked in parts. Each part encodes the
+    observations anew, so it is no smaller than they are.
+    """
+    return max(CHUNK, observations) if model.flow.backbone.claims.query_invariant else None
+
+
 @torch.no_grad()
 def posterior_mean(
-    model: Model, obs: Observation, coords: Tensor, noise: Tensor, chunk: int | None = None
+    model: Model,
+    obs: Observation,
+    coords: Tensor,
+    noise: Tensor,
+    chunk: int | None = None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
     """Return E[field | observations] (B, L, C) in physical units by one evaluation.
 
@@ -218,6 +236,7 @@ def posterior_mean(
         coords: Points (B, L, P).
         noise: Source noise (B, L, C); the network starts from it, as in training.
         chunk: Points computed at a time, all if None.
+        progress: Called with the number of points done after each chunk.
 
     Raises:
         InputError: Points in chunks would see each other in another way than all at once.
@@ -232,8 +251,11 @@ def posterior_mean(
     normalised, queries = _to_model(model, obs, coords)
     size = chunk or queries.shape[1]
     parts = zip(noise.to(model.device).split(size, 1), queries.split(size, 1), strict=True)
-    mean = torch.cat([model.flow.posterior_mean(x, at, normalised) for x, at in parts], dim=1)
-    return _to_user(model, mean, obs, coords)
+    means = []
+    for x, at in parts:
+        means.append(model.flow.posterior_mean(x, at, normalised))
+        progress(at.shape[1])
+    return _to_user(model, torch.cat(means, dim=1), obs, coords)
 
 
 def draw_samples(
@@ -380,7 +402,12 @@ def fit_spread(
 
     def predict(held: Tensor) -> tuple[Tensor, Tensor]:
         others = Observation(places[~held], values[~held])
-        how: dict[str, Any] = {"samples": samples, "sampler": sampler, "steps": steps, "seed": seed}
+        how: dict[str, Any] = {
+            "samples": samples,
+            "sampler": sampler,
+            "steps": steps,
+            "seed": seed,
+        }
         field = reconstruct(model, others, coords=points, **how, noise=noise)
         assert field.samples is not None
         return normalizer.apply(field.mean[rows]), normalizer.apply(field.samples[:, rows])

@@ -80,9 +80,30 @@ def evaluate_floors(
         Scores of the N fields of each floor: those of `score`, `seconds`, and for a floor that
         gives a standard deviation `FORECAST`: `crps` and those of `calibrate_gaussian`.
     """
-    starts = range(0, len(fields), FIELDS_PER_PART)
-    parts = [range(len(fields))[start : start + FIELDS_PER_PART] for start in starts]
     work = partial(_evaluate_part, fields, protocol, tuple(names))
+    return run_parts(work, len(fields), names, progress, processes)
+
+
+def run_parts(
+    work: "_Work",
+    fields: int,
+    names: Sequence[str],
+    progress: Callable[[int], None],
+    processes: int | None = None,
+    each: int = FIELDS_PER_PART,
+) -> dict[str, Scores]:
+    """Return the scores of each floor by name, some fields at a time in worker processes.
+
+    Args:
+        work: Returns the scores (n,) of each floor on a range of n fields; picklable.
+        fields: Number of fields N.
+        names: Keys of what it returns.
+        progress: Called with the number of fields done after each part.
+        processes: Worker processes; one per core by default.
+        each: Fields of a part.
+    """
+    starts = range(0, fields, each)
+    parts = [range(fields)[start : start + each] for start in starts]
     count = min(processes or os.cpu_count() or 1, len(parts))
     done = {}
     for part, scores in _share_out(work, parts, count):
