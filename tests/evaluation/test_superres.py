@@ -120,7 +120,7 @@ def test_where_centres_coincide_the_coarse_value_stays():
     shared = offset < 1e-5
     assert int(shared.sum()) == task.obs.count
     model = make_model(enlargement)
-    mean = superres.posterior_mean(model, task.obs, task.coords, task.noise(0))
+    mean = superres.posterior_mean(model, task.obs, task.coords, task.noise(model, 0))
     wrong = (mean - task.truth)[0].abs().amax(-1) > 1e-4
     assert torch.equal(wrong, shared)
 
