@@ -3,11 +3,12 @@
 Every number and every verdict comes from the results; nothing is typed in.
 """
 
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from sparsefield.evaluation.comparison import contrast, findings, signed
+from pages import bullets, difference, interval, markdown, paragraph
+
+from sparsefield.evaluation.comparison import contrast, findings
 
 # What the prototypes' documents promise of V2 over V1, never measured there.
 CLAIMED_DECIBELS = (3.0, 5.0)
@@ -63,10 +64,6 @@ python benchmarks/train_architectures.py --report-only
 {paragraph(how)}
 
 {paragraph(scores)}"""
-
-
-def paragraph(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 110, break_on_hyphens=False)
 
 
 def drawn(report: Results) -> str:
@@ -215,28 +212,3 @@ def scan_order(row: Results) -> str:
     """Return the order that a row sets, or nothing."""
     values = [text.partition("=") for text in row["overrides"]]
     return next((value for key, _, value in values if key == "model.order"), "")
-
-
-def interval(row: Results, key: str, digits: int) -> str:
-    """Write a score with its interval; energies in millionths."""
-    if key not in row:
-        return ""
-    scale = 1e6 if key == "speckle" else 1
-    low, high = (scale * end for end in row[f"{key}_ci"])
-    return f"{scale * row[key]:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
-
-
-def difference(entry: Results, score: str, digits: int = 2) -> str:
-    """Write a difference with its interval, and a mark if it is significant."""
-    if score not in entry:
-        return ""
-    return signed(entry, score, digits) + (" \\*" if entry[f"{score}_significant"] else "")
-
-
-def bullets(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences)
-
-
-def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

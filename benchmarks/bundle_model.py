@@ -1,13 +1,16 @@
 """Turn finished training runs into a bundled model: float16 weights and a model card.
 
-    python benchmarks/bundle_model.py NAME RUN [RUN ...] [--scores out.json]
+    python benchmarks/bundle_model.py NAME RUN [RUN ...] [--scores out.json ...]
 
 RUNs are given in the order in which they were trained, the last one holding the final weights; the
-card lists the data, steps and seconds of each. --scores adds what `sparsefield evaluate` measured.
+card lists the data, steps and seconds of each. --scores adds what `sparsefield evaluate` measured:
+means and floors from the first report, calibration from the first that has samples.
 """
 
 import argparse
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +24,30 @@ from sparsefield.checkpoint import (
     resolve,
     save_checkpoint,
 )
+from sparsefield.evaluation.calibration import LEVELS
 from sparsefield.files import write_text
 from sparsefield.training.config import config_to_dict
 from sparsefield.training.run import Run
 
 SCORES = {"psnr": "PSNR, dB", "psnr_missing": "PSNR on missing points, dB", "ssim": "SSIM"}
+# Score of the draws -> what to call it, its ideal.
+CALIBRATION: dict[str, tuple[str, float | None]] = {
+    "crps": ("CRPS", None),
+    "energy_score": ("energy score", None),
+    **{name: (f"coverage of {level:.0%} intervals", level) for name, level in LEVELS.items()},
+    "delta_cal": ("variance of draws / squared error of the mean (delta_cal)", 1.0),
+    "spread_skill": ("spread / skill", 1.0),
+    "gap_db": ("squared error of a draw / of the mean, dB", 10 * math.log10(2)),
+}
+HEAD = ("data", "n", "density", "seed", "nfe")
+DIGITS = {"ssim": 3, "crps": 4, "energy_score": 4, "ratio": 3} | dict.fromkeys(LEVELS, 3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--scores", type=Path)
+    parser.add_argument("--scores", nargs="+", type=Path)
     arguments = parser.parse_args()
     target = BUNDLED / f"{arguments.name}.safetensors"
     stages = [describe_stage(Run(folder)) for folder in arguments.runs]
@@ -40,7 +55,7 @@ def main() -> None:
     flow, spec = load_checkpoint(resolve(source))
     card: dict[str, Any] = {"training": stages or read_spec(target).card["training"]}
     if arguments.scores:
-        card["scores"] = read_scores(arguments.scores)
+        card |= read_scores(arguments.scores)
     spec = ModelSpec(**{**vars(spec), "card": card})
     save_checkpoint(target, spec, flow.backbone.state_dict(), torch.float16)
     target.chmod(0o644)
@@ -68,11 +83,24 @@ def describe_stage(run: Run) -> dict[str, Any]:
     }
 
 
-def read_scores(path: Path) -> dict[str, Any]:
-    """Return what a card quotes of an evaluation."""
-    report = json.loads(path.read_text())
-    kept = ("data", "n", "density", "seed", "nfe", "mean", "samples", "floors")
-    return {key: report[key] for key in kept if key in report}
+def read_scores(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return what a card quotes of evaluations.
+
+    `scores` are means and floors of the first report. `calibration` is that of the draws of the
+    first report with samples, beside the probabilistic floors on the same fields; draws cost more
+    than means, and may be made for fewer fields.
+    """
+    reports = [json.loads(path.read_text()) for path in paths]
+    card = {"scores": _quote(reports[0], "mean", "floors")}
+    drawn = next((report for report in reports if "samples" in report), None)
+    if drawn:
+        floors = {name: row for name, row in drawn.get("floors", {}).items() if "crps" in row}
+        card["calibration"] = _quote(drawn, "samples") | {"floors": floors}
+    return card
+
+
+def _quote(report: dict[str, Any], *parts: str) -> dict[str, Any]:
+    return {key: report[key] for key in (*HEAD, *parts) if key in report}
 
 
 def render_card(name: str, spec: ModelSpec, flow: torch.nn.Module) -> str:
@@ -94,7 +122,10 @@ def render_card(name: str, spec: ModelSpec, flow: torch.nn.Module) -> str:
             f"| {number} | {' + '.join(stage['data'])} | {part} | {stage['steps']:,} | "
             f"{stage['images']:,} | {stage['seconds']:,} | {settings['optimizer']['lr']} |"
         )
-    lines += ["", *render_scores(spec.card["scores"])] if "scores" in spec.card else []
+    if "scores" in spec.card:
+        lines += ["", *render_scores(spec.card["scores"])]
+    if "calibration" in spec.card:
+        lines += ["", *render_calibration(spec.card["calibration"])]
     return "\n".join(lines) + "\n"
 
 
@@ -115,11 +146,46 @@ def render_scores(scores: dict[str, Any]) -> list[str]:
     return table
 
 
+def render_calibration(card: dict[str, Any]) -> list[str]:
+    """Write the calibration of the draws, beside that of probabilistic floors, as Markdown."""
+    samples, floors = card["samples"], card["floors"]
+    methods = {"this model": samples} | floors
+    lines = [
+        f"{samples['draws']} draws ({samples['sampler']}, {samples['steps']} steps) of "
+        f"{card['n']:,} fields of {card['data']}, {card['density']:.0%} observed, seed "
+        f"{card['seed']}; 95 % bootstrap intervals:",
+        "",
+        f"| calibration | {' | '.join(methods)} | ideal |",
+        "|---" * (len(methods) + 2) + "|",
+    ]
+    for key, (title, ideal) in CALIBRATION.items():
+        if key in samples:
+            cells = [format_score(row, key) for row in methods.values()]
+            aim = samples.get(f"{key}_level", ideal)
+            shown = "" if aim is None else f"{aim:.3g}"
+            lines.append(f"| {title} | {' | '.join(cells)} | {shown} |")
+    if "calibration" in samples:
+        lines += ["", *render_averages(samples["calibration"]["averages"])]
+    return lines
+
+
+def render_averages(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Write the squared error of averages of draws, relative to the posterior mean's."""
+    return [
+        "| average of | squared error / that of the posterior mean | theory |",
+        "|---|---|---|",
+        *(
+            f"| {row['draws']} | {format_score(row, 'ratio')} | {row['expected']:.3f} |"
+            for row in rows
+        ),
+    ]
+
+
 def format_score(row: dict[str, Any], key: str) -> str:
     """Write a score with its interval."""
     if key not in row:
         return ""
-    digits = 3 if key == "ssim" else 2
+    digits = DIGITS.get(key, 2)
     text = f"{row[key]:.{digits}f}"
     if f"{key}_ci" in row:
         low, high = row[f"{key}_ci"]

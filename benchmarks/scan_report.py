@@ -196,10 +196,12 @@ def constancy(report: Report) -> str:
         for length, row in by_length(report).items()
         if length >= 2048
     }
-    spread = max(per_token.values()) / min(per_token.values()) - 1
+    mean = sum(per_token.values()) / len(per_token)
+    low, high = (end / mean - 1 for end in (min(per_token.values()), max(per_token.values())))
     texts = ", ".join(f"{value:.2f} at {length:,}" for length, value in per_token.items())
     return (
-        f"microseconds per token of `cpu`, forward + backward: {texts}; they vary by {spread:.0%}."
+        f"microseconds per token of `cpu`, forward + backward: {texts}; "
+        f"between {low:+.0%} and {high:+.0%} of their mean, {mean:.2f}."
     )
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sparsefield.fields.observation import Observation
     from sparsefield.fields.photographs import example
     from sparsefield.models import MODELS, build_model
-    from sparsefield.reconstruction import Model, Reconstruction, load, reconstruct
+    from sparsefield.reconstruction import Model, Reconstruction, fit_spread, load, reconstruct
     from sparsefield.samplers import SAMPLERS
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ __all__ = [
     "build_model",
     "cell_centres",
     "example",
+    "fit_spread",
     "load",
     "open_dataset",
     "reconstruct",
@@ -42,6 +43,7 @@ _HOMES = {
     "build_model": "models",
     "cell_centres": "fields.grids",
     "example": "fields.photographs",
+    "fit_spread": "reconstruction",
     "load": "reconstruction",
     "open_dataset": "fields.datasets",
     "reconstruct": "reconstruction",

@@ -18,7 +18,7 @@ from sparsefield.evaluation.protocol import Protocol, Task, data_range, make_tas
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import Target, target_indices
 from sparsefield.files import write_atomically
-from sparsefield.reconstruction import Model, Reconstruction, posterior_mean
+from sparsefield.reconstruction import Model, Reconstruction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +119,7 @@ def plot_training(
         InputError: The file cannot be written, or matplotlib is not installed.
     """
     task = make_task(fields, protocol, range(min(TRAINING_ROWS, len(fields))))
-    full = posterior_mean(model, task.obs, task.coords, task.noise(model, 0))
+    full = task.mean(model)
     rows = []
     for item, values in enumerate(full):
         key = (fields.points, protocol.density, protocol.seed, protocol.split, item)

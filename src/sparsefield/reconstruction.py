@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import field_keys
 from sparsefield.models import MODELS
+from sparsefield.recalibration import scale_spread, spread_factor
 from sparsefield.samplers import NoiseFields, build_sampler
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ SAME_VALUE = 1e-4
 
 # Two points closer than this, in coordinate units, are one point.
 SAME_POINT = 1e-5
+
+# What recalibration holds out and draws unless told otherwise.
+FOLDS, FOLD_SAMPLES = 5, 8
+# Points of a mean that commands compute at a time, or as many as are observed if those are more.
+CHUNK = 65_536
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Reconstruction:
         nfe: Evaluations of the network per field, all draws together.
         seconds: Wall-clock time.
         obs: The observations (M, P), (M, C).
+        spread: Factor by which recalibration scaled the draws' deviations from the mean.
     """
 
     mean: Tensor
@@ -80,6 +87,7 @@ class Reconstruction:
     nfe: int
     seconds: float
     obs: Observation
+    spread: float = 1.0
 
     def __repr__(self) -> str:
         """Say what was reconstructed, without the numbers."""
@@ -129,6 +137,8 @@ def reconstruct(
     chunk: int | None = None,
     noise: float | Sequence[float] = 0.0,
     grid: Sequence[int] | None = None,
+    recalibrate: bool = False,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Reconstruction:
     """Reconstruct the whole field from scattered observations.
 
@@ -148,6 +158,9 @@ def reconstruct(
         grid: Grid whose cells were observed, if they are cells: values are asked for as means over
             cells that are finer or coarser by as much as `shape` is. By default that of training,
             or a finer one for as dense observations.
+        recalibrate: Scale the draws' deviations from the mean by `fit_spread`, at the price of
+            FOLDS more reconstructions with FOLD_SAMPLES draws each.
+        progress: Called with the number of points of the mean done after each chunk.
 
     Returns:
         The field in physical units. Exact observations are reproduced exactly, except by an
@@ -167,6 +180,8 @@ def reconstruct(
     _check_fit(model, obs, points)
     if samples < 0 or seed < 0:
         raise InputError(f"samples and seed must be at least 0, not {samples} and {seed}")
+    if recalibrate and not samples:
+        raise InputError("recalibration scales draws; ask for samples")
     expected, *drawn = _exact(model, obs, noise, samples, seed)
     queries = points[None]
     observed = tuple(grid or model.spec.observed_grid(obs.count))
@@ -178,13 +193,19 @@ def reconstruct(
         keys = np.concatenate([field_keys(seed, [0], draw, step) for draw in range(draws)])
         return model.flow.noise(queries.expand(draws, -1, -1), obs.channels, keys, observed)
 
-    mean = posterior_mean(model, expected.batched(), queries, source(0, 1), chunk, cell)
+    mean = posterior_mean(model, expected.batched(), queries, source(0, 1), chunk, progress, cell)
     draws, nfe = None, 1
+    spread = 1.0
     if samples > 0:
         every = queries.expand(samples, -1, -1)
         seen = Observation.stack(drawn)
         draws, each = draw_samples(model, seen, every, source, sampler, steps, cell)
         nfe += samples * each
+        if recalibrate:
+            how: dict[str, Any] = {"sampler": sampler, "steps": steps, "seed": seed}
+            spread = fit_spread(model, obs, points, **how, noise=noise, grid=observed)
+            draws = model.spec.normalizer.clip(scale_spread(draws, mean, spread))
+            nfe += FOLDS * (1 + FOLD_SAMPLES * each)
     return Reconstruction(
         mean=mean[0],
         std=None if draws is None or samples < 2 else draws.std(0),
@@ -194,7 +215,17 @@ def reconstruct(
         nfe=nfe,
         seconds=time.perf_counter() - start,
         obs=obs,
+        spread=spread,
     )
+
+
+def bounded_chunk(model: Model, observations: int) -> int | None:
+    """Return the points of a mean to compute at a time, so that memory is bounded; None for all.
+
+    Only models whose claims include `query_invariant` can be asked in parts. Each part encodes the
+    observations anew, so it is no smaller than they are.
+    """
+    return max(CHUNK, observations) if model.flow.backbone.claims.query_invariant else None
 
 
 @torch.no_grad()
@@ -204,6 +235,7 @@ def posterior_mean(
     coords: Tensor,
     noise: Tensor,
     chunk: int | None = None,
+    progress: Callable[[int], None] = lambda count: None,
     cell: float = 1.0,
 ) -> Tensor:
     """Return E[field | observations] (B, L, C) in physical units by one evaluation.
@@ -214,6 +246,7 @@ def posterior_mean(
         coords: Points (B, L, P).
         noise: Source noise (B, L, C); the network starts from it, as in training.
         chunk: Points computed at a time, all if None.
+        progress: Called with the number of points done after each chunk.
         cell: Side of the points' cells, in sides of the observations'.
 
     Raises:
@@ -230,9 +263,11 @@ def posterior_mean(
     size = chunk or queries.shape[1]
     parts = zip(noise.to(model.device).split(size, 1), queries.split(size, 1), strict=True)
     side = queries.new_full((len(queries),), cell)
-    means = [model.flow.posterior_mean(x, at, normalised, side) for x, at in parts]
-    mean = torch.cat(means, dim=1)
-    return _to_user(model, mean, obs, coords, cell)
+    means = []
+    for x, at in parts:
+        means.append(model.flow.posterior_mean(x, at, normalised, side))
+        progress(at.shape[1])
+    return _to_user(model, torch.cat(means, dim=1), obs, coords, cell)
 
 
 def draw_samples(
@@ -349,3 +384,67 @@ def _check_range(model: Model, obs: Observation) -> None:
             f"model '{model.name}' takes values in [{low:g}, {high:g}]; observations reach from "
             f"{seen.min():g} to {seen.max():g}"
         )
+
+
+def fit_spread(
+    model: Model,
+    obs: Observation,
+    coords: Tensor | np.ndarray | None = None,
+    folds: int = FOLDS,
+    samples: int = FOLD_SAMPLES,
+    sampler: str = "heun",
+    steps: int = 10,
+    seed: int = 0,
+    noise: float | Sequence[float] = 0.0,
+    grid: Sequence[int] | None = None,
+) -> float:
+    """Return the factor by which draws should deviate from the mean more than they do.
+
+    Every observation is predicted from those of the other folds, see `spread_factor`; no truth is
+    needed. Draws are made on the whole field, as a model may let points depend on those beside
+    them.
+
+    Args:
+        model: What `load` returned.
+        obs: Observations in physical units, coords (M, P) in [-1, 1] and values (M, C).
+        coords: Points (L, P) that are to be reconstructed; the training grid by default.
+        folds: Parts of the observations that are held out in turn, from 2 to M.
+        samples: Draws per fold, at least 2.
+        sampler: Key of SAMPLERS.
+        steps: Steps of the sampler.
+        seed: Seed of folds and draws, at least 0.
+        noise: Standard deviation of the measurement error, see `reconstruct`.
+        grid: Grid whose cells were observed, see `reconstruct`.
+
+    Returns:
+        f > 0: above 1 the draws are too sure.
+
+    Raises:
+        InputError: There are too few observations or samples, the draws do not vary, or what
+            `reconstruct` raises.
+    """
+    if samples < 2 or seed < 0:
+        raise InputError(f"fit_spread needs samples >= 2 and seed >= 0, not {samples} and {seed}")
+    given = cell_centres(model.spec.shape) if coords is None else torch.as_tensor(coords).float()
+    _check_fit(model, obs, given)
+    normalizer = model.spec.normalizer
+    places, values = obs.coords[obs.valid].float(), obs.values[obs.valid]
+    points, rows = _with_places(given, places)
+
+    def predict(held: Tensor) -> tuple[Tensor, Tensor]:
+        others = Observation(places[~held], values[~held])
+        how: dict[str, Any] = {"sampler": sampler, "steps": steps, "noise": noise, "grid": grid}
+        field = reconstruct(model, others, coords=points, samples=samples, seed=seed, **how)
+        assert field.samples is not None
+        return normalizer.apply(field.mean[rows]), normalizer.apply(field.samples[:, rows])
+
+    sigma = torch.as_tensor(noise, dtype=torch.float64) / torch.tensor(normalizer.scale)
+    return spread_factor(predict, normalizer.apply(values), folds, seed, sigma)
+
+
+def _with_places(points: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return points (L, P) with the places (M, P) that they lack, and where places are (M,)."""
+    distance, nearest = cKDTree(points).query(places)
+    new = distance > SAME_POINT
+    rows = np.where(new, len(points) + np.cumsum(new) - 1, nearest)
+    return torch.cat([points, places[torch.from_numpy(new)]]), torch.from_numpy(rows)

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 MEAN = {"psnr", "psnr_missing", "ssim", "mse", "mae", "speckle"}
-SAMPLES = {"psnr", "speckle", "crps", "coverage50", "coverage90", "delta_cal", "spread_skill"}
+COVERAGE = {"coverage50", "coverage80", "coverage90", "coverage95"}
+SAMPLES = COVERAGE | {
+    "psnr", "speckle", "crps", "energy_score", "mse_mean", "mse_draw", "delta_cal", "spread_skill",
+    "gap_db", "delta_cal_per_field", "spread_skill_per_field",
+}  # fmt: skip
 HEAD = {"model", "data", "n", "density", "nfe", "seconds", "device", "commit", "seed"}
 
 
@@ -29,10 +33,45 @@ def test_model_samples_and_floors_in_one_report(cli, checkpoint):
     assert result["mean"].keys() == MEAN | {f"{name}_ci" for name in MEAN}
     assert result["samples"].keys() >= SAMPLES | {f"{name}_ci" for name in SAMPLES}
     assert "crps" in result["floors"]["kriging"]
+    assert result["floors"]["kriging"].keys() >= COVERAGE | {"delta_cal", "delta_cal_ci"}
+    assert result["floors"]["kriging"]["calibration"].keys() == {"by_distance"}
+    tables = result["samples"]["calibration"]
+    assert tables.keys() == {"averages", "ranks", "by_distance"}
+    assert [row["draws"] for row in tables["averages"]] == [1, 2, 3]
+    assert len(tables["ranks"]) == 4
+    assert result["samples"]["coverage50_level"] == 0.5
+    assert result["samples"]["coverage90_level"] == 0.5
+    assert "90 % " in text
+    assert "(ideal 0.500)" in text
     assert "crps" not in result["floors"]["nearest"]
     low, high = result["mean"]["psnr_ci"]
     assert low <= result["mean"]["psnr"] <= high
     assert "PSNR" in text
+
+
+def test_a_figure_of_the_calibration_is_written(cli, checkpoint):
+    call = ("--data", "data.npy", "--limit", 3, "--floors", "kriging", "--figure", "seen/c.png")
+    seen = cli("evaluate", checkpoint(), *call, "--samples", 2, "--steps", 2)
+    assert seen.code == 0, seen.err
+    assert Path("seen/c.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model.safetensors", "--figure", "c.png"], "it needs a model and --samples"),
+        (["floors", "--samples", "2", "--figure", "c.png"], "it needs a model and --samples"),
+        (["model.safetensors", "--samples", "2", "--figure", "c.pdf"], "must be .png"),
+    ],
+)
+def test_a_figure_that_cannot_be_written_is_refused_before_the_work(
+    cli, checkpoint, arguments, words
+):
+    checkpoint()
+    seen = cli("evaluate", *arguments, "--data", "nowhere.npy")
+    assert seen.code == 2
+    assert words in seen.err
+    assert seen.err.count("\n") == 1
 
 
 def test_the_same_command_gives_the_same_figures(cli, checkpoint):
@@ -53,12 +92,16 @@ def test_floors_alone_have_no_mean(cli):
 
 def test_fully_observed_fields_are_perfect(cli, checkpoint):
     result, _ = report(
-        cli, checkpoint(), "--data", "data.npy", "--density", 1.0, "--floors", "nearest"
-    )
-    for scores in (result["mean"], result["floors"]["nearest"]):
+        cli, checkpoint(), "--data", "data.npy", "--density", 1.0, "--samples", 2,
+        "--floors", "kriging",
+    )  # fmt: skip
+    for scores in (result["mean"], result["floors"]["kriging"]):
         assert scores["psnr"] == float("inf")
         assert scores["ssim"] == pytest.approx(1)
         assert "psnr_missing" not in scores
+    assert result["samples"]["psnr"] == float("inf")
+    for scores in (result["samples"], result["floors"]["kriging"]):
+        assert not {"calibration", "delta_cal", "coverage50", "coverage50_level"} & scores.keys()
 
 
 def test_size_averages_the_fields(cli):

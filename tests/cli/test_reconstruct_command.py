@@ -45,6 +45,22 @@ def test_points_become_a_field_with_uncertainty(cli, checkpoint, suffix):
     assert field["coords"].shape == (7, 11, 2)
 
 
+def test_the_spread_of_samples_is_scaled_on_demand(cli, checkpoint):
+    Image.fromarray(PIXELS[..., :3]).save("in.png")
+    call = ("reconstruct", "in.png", "--model", checkpoint(), "--density", 0.5, "--steps", 2)
+    assert cli(*call, "--samples", 2, "--out", "plain.npz").code == 0
+    seen = cli(*call, "--samples", 2, "--recalibrate", "--out", "scaled.npz")
+    assert seen.code == 0, seen.err
+    assert "spread of the samples scaled by" in seen.out
+    plain, scaled = np.load("plain.npz"), np.load("scaled.npz")
+    assert np.array_equal(plain["mean"], scaled["mean"])
+    assert not np.allclose(plain["std"], scaled["std"])
+    refused = cli(*call, "--recalibrate", "--out", "none.npz")
+    assert refused.code == 2
+    assert "ask for samples" in refused.err
+    assert not Path("none.npz").exists()
+
+
 def test_tables_and_archives_mean_the_same(cli, checkpoint):
     model = checkpoint()
     coords = np.array([[-0.5, 0.25], [0.75, 0.5]])

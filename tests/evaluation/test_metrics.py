@@ -25,6 +25,8 @@ def pair(*shape):
 
 FIELD_METRICS = [metrics.mse, metrics.mae, metrics.psnr]
 DRAW_METRICS = [
+    metrics.energy_score,
+    lambda draws, truth, where=None: metrics.variance(draws, where),
     metrics.crps_ensemble,
     lambda draws, truth, where=None: metrics.coverage(draws, truth, 0.5, where),
     metrics.spread_skill,
@@ -94,6 +96,34 @@ def test_crps_of_perfect_draws_is_zero():
     assert (metrics.crps_ensemble(truth.expand(S, B, L, C), truth) == 0).all()
 
 
+@given(st.integers(2, 9), st.integers(0, 2**31))
+@settings(max_examples=20)
+def test_energy_score_agrees_with_scoringrules(count, seed):
+    rng = np.random.default_rng(seed)
+    draws, truth = rng.normal(size=(count, B, L, C)), rng.normal(size=(B, L, C))
+    score = metrics.energy_score(torch.from_numpy(draws), torch.from_numpy(truth))
+    vectors = draws.reshape(count, B, L * C).swapaxes(0, 1)
+    expected = scoringrules.es_ensemble(truth.reshape(B, L * C), vectors, estimator="fair")
+    np.testing.assert_allclose(score, expected / math.sqrt(L * C), rtol=1e-9)
+
+
+def test_energy_score_of_one_value_is_the_crps():
+    draws, truth = torch.randn(S, B, 1, 1), torch.randn(B, 1, 1)
+    expected = metrics.crps_ensemble(draws, truth)
+    torch.testing.assert_close(metrics.energy_score(draws, truth), expected)
+
+
+def test_energy_score_sees_draws_that_do_not_vary_together():
+    truth, draws = torch.randn(200, 1, C).expand(-1, 9, -1), torch.randn(S, 200, 1, C)
+    whole = draws.expand(-1, -1, 9, -1)
+    shuffled = torch.stack([whole[torch.randperm(S), :, i] for i in range(9)], dim=2)
+    torch.testing.assert_close(
+        metrics.crps_ensemble(whole, truth), metrics.crps_ensemble(shuffled, truth)
+    )
+    scores = (metrics.energy_score(values, truth).mean() for values in (whole, shuffled))
+    assert next(scores) < 0.99 * next(scores)
+
+
 def test_fair_crps_does_not_depend_on_the_number_of_draws():
     truth, draws = torch.randn(1, 200_000, 1), torch.randn(20, 1, 200_000, 1)
     expected = 1 / math.sqrt(math.pi)  # E|X - Y| / 2 of two standard normal variables
@@ -118,6 +148,52 @@ def test_draws_from_the_truth_s_distribution_are_calibrated(level, count):
     assert metrics.spread_skill(draws, truth).item() == pytest.approx(1, abs=0.02)
     exact = metrics.delta_cal(draws, truth, mean=torch.zeros_like(truth)).item()
     assert exact == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_few_draws_cover_what_is_said_to_be_within_their_reach(level):
+    truth, draws = torch.randn(1, 40_000, 1), torch.randn(S, 1, 40_000, 1)
+    expected = metrics.reachable_level(level, S)
+    assert expected == (S - 1) / (S + 1)
+    assert metrics.coverage(draws, truth, level).item() == pytest.approx(expected, abs=0.01)
+    assert metrics.reachable_level(0.5, S) == 0.5
+
+
+def test_gaussian_intervals_cover_their_level():
+    truth = 3 + 2 * torch.randn(B, 40_000, 1)
+    mean, std = torch.full_like(truth, 3), torch.full_like(truth, 2)
+    for level in (0.5, 0.95):
+        covered = metrics.covers_gaussian(mean, std, truth, level).double().mean().item()
+        assert covered == pytest.approx(level, abs=0.01)
+
+
+def test_errors_of_averages_fall_as_one_plus_one_over_their_number():
+    truth, draws = torch.randn(1, 40_000, 1), torch.randn(8, 1, 40_000, 1)
+    for count in (1, 3, 8):
+        error = metrics.mse_of_averages(draws, truth, count).item()
+        assert error == pytest.approx(1 + 1 / count, rel=0.03)
+    with pytest.raises(InputError, match="8 draws have no averages of 9"):
+        metrics.mse_of_averages(draws, truth, 9)
+
+
+def test_ranks_of_exchangeable_truths_are_uniform_and_of_sure_draws_extreme():
+    truth, draws = torch.randn(1, 40_000, 1), torch.randn(S, 1, 40_000, 1)
+    counts = metrics.rank_histogram(draws, truth)
+    assert counts.shape == (1, S + 1)
+    assert counts.sum() == 40_000
+    np.testing.assert_allclose(counts[0], 40_000 / (S + 1), rtol=0.06)  # four deviations
+    sure = metrics.rank_histogram(0.3 * draws, truth)[0]
+    assert sure[[0, -1]].sum() > 0.6 * 40_000
+
+
+def test_a_rank_is_the_number_of_smaller_draws_and_ties_are_shared_out():
+    draws = torch.tensor([0.0, 1.0, 1.0, 2.0]).reshape(4, 1, 1, 1).expand(4, 1, 3, 2)
+    truth = torch.tensor([1.5, 1.0, 9.0]).reshape(1, 3, 1).expand(1, 3, 2)
+    counts = metrics.rank_histogram(draws, truth)
+    expected = 2 * torch.tensor([[0, 1 / 3, 1 / 3, 4 / 3, 1]], dtype=torch.float64)
+    torch.testing.assert_close(counts, expected)
+    where = torch.tensor([[True, False, False]])
+    assert metrics.rank_histogram(draws, truth, where).tolist() == [[0, 0, 0, 2, 0]]
 
 
 def test_draws_that_are_too_sure_are_found_out():
@@ -172,3 +248,17 @@ def test_bootstrap_interval_is_that_of_the_normal_approximation():
 
 def test_bootstrap_interval_of_infinite_values_is_infinite():
     assert metrics.bootstrap_interval(np.full(9, np.inf), resamples=50) == (np.inf, np.inf)
+
+
+def test_bootstrap_interval_of_a_ratio_of_sums_is_that_of_the_delta_method():
+    rng = np.random.default_rng(0)
+    pairs = rng.uniform(1, 3, (400, 2))
+
+    def ratio(items):
+        above, below = items.sum(axis=0)
+        return above / below
+
+    low, high = metrics.bootstrap_interval(pairs, statistic=ratio)
+    centre, below = ratio(pairs), pairs[:, 1].mean()
+    half = 1.96 * (pairs[:, 0] - centre * pairs[:, 1]).std() / below / 20
+    assert (low, high) == pytest.approx((centre - half, centre + half), abs=0.01)

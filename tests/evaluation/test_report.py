@@ -23,6 +23,17 @@ def test_summary_has_means_and_intervals_and_no_missing_scores():
     assert summary.keys() == {"psnr", "psnr_ci", "seconds"}
 
 
+def test_pairs_are_pooled_before_they_are_divided_and_tables_are_nested():
+    pairs = np.array([[1.0, 1.0], [3.0, 1.0], [2.0, 10.0]])
+    summary = report.summarise({"delta_cal": pairs, "spread_skill": pairs})
+    assert summary["delta_cal"] == pytest.approx(6 / 12)
+    assert summary["spread_skill"] == pytest.approx(np.sqrt(6 / 12))
+    low, high = summary["delta_cal_ci"]
+    assert 0.2 <= low < 0.5 < high <= 3
+    assert summary["spread_skill_ci"] == pytest.approx([low**0.5, high**0.5])
+    assert report.summarise({"delta_cal": np.zeros((3, 2))}) == {}
+
+
 @pytest.mark.parametrize(
     ("psnr", "words"),
     [

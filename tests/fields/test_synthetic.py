@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from sparsefield.fields.gaussian import GaussianField
-from sparsefield.fields.synthetic import WaveField, gaussian_field_dataset, wave_field_dataset
+from sparsefield.fields.grids import cell_centres
+from sparsefield.fields.synthetic import (
+    WaveField,
+    gaussian_field_dataset,
+    wave_field_dataset,
+    wave_images,
+)
 
 
 def test_gaussian_fields_follow_their_covariance():
@@ -35,3 +41,21 @@ def test_seeds_are_reproducible(make):
     same, again, other = (make(2, (4, 5), seed=seed).values for seed in (0, 0, 1))
     np.testing.assert_array_equal(same, again)
     assert not np.allclose(same, other)
+
+
+def test_averaged_waves_are_means_over_cells():
+    field = WaveField.draw(np.random.default_rng(2), channels=2)
+    shape, parts = (4, 5), 100
+    fine = field(cell_centres([parts * n for n in shape]).double().numpy())
+    means = fine.reshape(4, parts, 5, parts, 2).mean((1, 3)).reshape(20, 2)
+    centres = cell_centres(shape).double().numpy()
+    np.testing.assert_allclose(field.averaged(shape)(centres), means, atol=2e-3)
+    assert not np.allclose(field(centres), means, atol=0.1)
+
+
+def test_wave_images_keep_to_the_range_and_to_their_averages():
+    coarse, fine = wave_images(3, 8, seed=1), wave_images(3, 24, seed=1)
+    assert coarse.values.min() > 0
+    assert coarse.values.max() < 1
+    assert coarse.values.std() > 0.05
+    np.testing.assert_allclose(fine.resized((8, 8)).values, coarse.values, atol=1e-6)

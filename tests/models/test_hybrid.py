@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tests.models.test_models import TINY, C, inputs, times
 
 from sparsefield.models import build_model
-from tests.models.test_models import TINY, C, inputs, times
 
 
 @pytest.fixture

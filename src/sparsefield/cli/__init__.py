@@ -16,9 +16,10 @@ COMMANDS = {
     "stop": ("stop", "save a run and end its process"),
     "reconstruct": ("reconstruct", "reconstruct an image or a table of points"),
     "evaluate": ("evaluate", "score a model, or the floors alone, on a data set"),
+    "superres": ("superres", "score a model against truth finer than what it observes"),
     "compare": ("compare", "compare models and floors on identical masks and noise"),
     "masks": ("masks", "verify the masks of the evaluation protocol"),
-    "bench": ("bench", "time and memory of the scan's backends or of whole models"),
+    "bench": ("bench", "time and memory of the scan's backends, of models, of larger grids"),
     "models": ("models", "list models, presets and bundled weights"),
 }
 

@@ -1,4 +1,4 @@
-"""sparsefield bench: time and memory of the selective scan and of whole models."""
+"""sparsefield bench: time and memory of the selective scan, of models, and of larger grids."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -14,10 +14,11 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def command(
-    what: Annotated[Positional[Literal["scan", "model"]], arg(metavar="scan|model")],
+    what: Annotated[Positional[Literal["scan", "model", "size"]], arg(metavar="scan|model|size")],
     shapes: Annotated[tuple[str, ...], arg(metavar="BxLxDxN ...")] = (),
     backends: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = (),
     presets: Annotated[tuple[str, ...], arg(metavar="PRESET ...")] = (),
+    sizes: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
     settings: Annotated[tuple[str, ...], arg(metavar="key=value ...")] = (),
     batch_size: Annotated[int, arg(metavar="N")] = 16,
     precision: Precision = "auto",
@@ -27,17 +28,19 @@ def command(
     threads: Annotated[int | None, arg(metavar="N")] = None,
     json: options.JsonFile = None,
 ) -> int:
-    """Measure the backends of the selective scan, or whole models, side by side.
+    """Measure the backends of the selective scan, whole models, or growing grids, side by side.
 
     They take turns, and medians are shown. Memory is what one run adds to a process of its own,
     results included; for models, beyond weights and data.
 
     Args:
-        what: The scan, or the models of the presets.
+        what: The scan; forward and training of the presets; or one posterior mean of the bundled
+            models and the presets at several sizes, a fifth of 32 x 32 cells observed.
         shapes: Sizes of scans; four from short to long by default.
         backends: Scan backends; mambapy, a peer; exponentials, a bound; attention and
             attention_bfloat16 of the same width. All but attention by default.
-        presets: Presets or TOML files of models; all presets by default.
+        presets: Presets or TOML files of models, for sizes bundled models too; all by default.
+        sizes: Cells per axis; 32 64 128 256 512 by default.
         settings: Settings in place of the presets'.
         batch_size: Images per training step of a model.
         precision: Autocast type of models, in forward and training; auto as in training.
@@ -61,6 +64,13 @@ def command(
     if what == "scan":
         report = _measure_scans(shapes, backends, (repeats, patience), announce)
         table = _scan_table(report["rows"])
+    elif what == "size":
+        from sparsefield.training.size_benchmark import SIZES, measure_sizes
+
+        report = measure_sizes(
+            presets, settings, sizes or SIZES, device, (repeats, patience), announce
+        )
+        table = _size_table(report["rows"])
     else:
         from sparsefield.training.benchmark import measure_models
 
@@ -125,6 +135,27 @@ def _model_table(rows: list[dict[str, Any]]) -> Table:
         rate = f"{training['images_per_second']:.1f}" if "seconds" in training else "refused"
         count = f"{row['parameters']:,}"
         table.add_row(row["preset"], row["autocast"], count, *cells, rate, _mebibytes(training))
+    return table
+
+
+def _size_table(rows: list[dict[str, Any]]) -> Table:
+    sizes = list(rows[0]["sizes"])
+    table = Table("model", "claims", box=None)
+    columns = [name for size in sizes for name in (f"{size} x {size}, ms", "MiB")]
+    for column in ("parameters", "exponent", *columns):
+        table.add_column(column, justify="right")
+    reasons = []
+    for row in rows:
+        results = [row["sizes"][size] for size in sizes]
+        cells = [
+            cell for result in results for cell in (_milliseconds(result), _mebibytes(result))
+        ]
+        exponent = "" if row["exponent"] is None else f"{row['exponent']:.2f}"
+        claim = "linear" if row["linear_cost"] else ""
+        table.add_row(row["name"], claim, f"{row['parameters']:,}", exponent, *cells)
+        reasons += [f"{row['name']}: {r['refused']}" for r in results if "refused" in r]
+    table.caption = "\n".join(reasons) or None
+    table.caption_justify = "left"
     return table
 
 

@@ -1,6 +1,5 @@
 """sparsefield compare: models and floors on identical masks and noise, field by field."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -216,14 +215,11 @@ def _draw(
     from sparsefield.comparison_plots import plot_errors, plot_scores
     from sparsefield.evaluation.comparison import floor_fields
     from sparsefield.evaluation.protocol import data_range, make_task
-    from sparsefield.reconstruction import draw_samples, posterior_mean
 
     fields, protocol, drawing = setting
     task = make_task(fields, protocol, range(min(FIGURE_FIELDS, len(fields))))
-    scene, scale = (task.obs, task.coords), data_range(fields)
-    means = {
-        name: posterior_mean(model, *scene, task.noise(model, 0)) for name, model in models.items()
-    }
+    scale = data_range(fields)
+    means = {name: task.mean(model) for name, model in models.items()}
     floor = next((n for n in report["ranking"] if n not in models), None)
     if floor:
         means[floor] = floor_fields(floor, task, fields)
@@ -231,9 +227,7 @@ def _draw(
     drawn["means"] = plot_errors(task, means, "Posterior means and their errors", scale)
     if drawing.draws and models:
         draws = {
-            name: draw_samples(
-                model, *scene, partial(task.noise, model, 0), drawing.sampler, drawing.steps
-            )[0]
+            name: task.sample(model, 0, drawing.sampler, drawing.steps)[0]
             for name, model in models.items()
         }
         drawn["draws"] = plot_errors(task, draws, "One draw each, and its error", scale)

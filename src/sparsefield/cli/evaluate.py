@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from sparsefield.fields.datasets import FieldDataset
     from sparsefield.reconstruction import Model
 
-SAMPLE_COLUMNS = ("psnr", "crps", "coverage50", "coverage90", "delta_cal", "spread_skill")
+# Score of the draws -> format.
+SAMPLE_COLUMNS = {
+    "psnr": ".2f",
+    "crps": ".4f",
+    "energy_score": ".4f",
+    "delta_cal": ".3f",
+    "spread_skill": ".3f",
+    "gap_db": ".2f",
+}
+COVERAGES = ("coverage50", "coverage80", "coverage90", "coverage95")
 
 
 def command(
@@ -34,6 +43,7 @@ def command(
     floors: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
     device: options.Device = "auto",
     json: options.JsonFile = None,
+    figure: Annotated[Path | None, arg(metavar="FILE.png")] = None,
 ) -> int:
     """Score a model, and the floors beside it, on frozen masks.
 
@@ -45,14 +55,15 @@ def command(
         data: Data set.
         size: Grid to which fields are area-averaged; as they are by default.
         floors: all, none, or names with commas between, such as tps,kriging.
+        figure: Write a figure of the draws' calibration: ranks, coverage, errors of averages,
+            spread and error by distance to the nearest observation.
     """
     from sparsefield.evaluation.floor_scores import choose_floors, evaluate_floors
     from sparsefield.evaluation.protocol import Protocol
     from sparsefield.evaluation.report import Evaluation, write_report
     from sparsefield.fields.datasets import open_dataset
 
-    if samples == 1 or samples < 0:
-        raise InputError(f"a spread needs at least 2 samples; --samples {samples} gives none")
+    _check(model, samples, figure)
     loaded = None if model == "floors" else _load(model, device)
     fields = open_dataset(data, split, limit, size)
     protocol = Protocol(density, seed, split)
@@ -69,7 +80,25 @@ def command(
     _show(report)
     if json is not None:
         write_report(json, report)
+    if figure is not None:
+        _draw(report, figure)
     return 0
+
+
+def _check(model: str, samples: int, figure: Path | None) -> None:
+    """Refuse before the work what could not be finished after it."""
+    from importlib.util import find_spec
+
+    if samples == 1 or samples < 0:
+        raise InputError(f"a spread needs at least 2 samples; --samples {samples} gives none")
+    if figure is None:
+        return
+    if not samples or model == "floors":
+        raise InputError("--figure shows the calibration of draws; it needs a model and --samples")
+    if figure.suffix != ".png":
+        raise InputError(f"cannot write {figure}: the suffix must be .png")
+    if find_spec("matplotlib") is None:
+        raise InputError("--figure needs matplotlib: install sparsefield[plot]")
 
 
 def _load(name: str, device: str) -> "Model":
@@ -105,7 +134,13 @@ def _score_model(
             model, fields, protocol, draws, sampler, steps, progress
         )
     result.samples = scores
-    result.sampling = {"draws": draws, "sampler": sampler, "steps": steps, "nfe": nfe}
+    result.sampling = {
+        "n": len(fields),
+        "draws": draws,
+        "sampler": sampler,
+        "steps": steps,
+        "nfe": nfe,
+    }
     result.seconds += seconds
     result.nfe += draws * nfe
 
@@ -122,10 +157,37 @@ def _show(report: dict[str, Any]) -> None:
     rows |= report.get("floors", {})
     console.print(score_table(rows))
     if "samples" in report:
-        shown = (f"{name} {report['samples'][name]:.3f}" for name in SAMPLE_COLUMNS)
-        console.print(f"{report['samples']['draws']} draws: {', '.join(shown)}")
+        for line in _describe_samples(report["samples"]):
+            console.print(line)
     if report["nfe"]:
         console.print(f"network evaluations per field: {report['nfe']}")
     console.print(f"{duration(report['seconds'])} on {report['device']}")
     if verdict(report):
         console.print(verdict(report))
+
+
+def _describe_samples(samples: dict[str, Any]) -> list[str]:
+    """Say how good the draws are and how often their intervals hold the truth."""
+    scores = ", ".join(
+        f"{name.replace('_', ' ')} {samples[name]:{form}}"
+        for name, form in SAMPLE_COLUMNS.items()
+        if name in samples
+    )
+    lines = [f"{samples['draws']} draws: {scores}"]
+    if all(name in samples for name in COVERAGES):
+        shown = ", ".join(
+            f"{name.removeprefix('coverage')} % {samples[name]:.3f}"
+            f" (ideal {samples[f'{name}_level']:.3f})"
+            for name in COVERAGES
+        )
+        lines.append(f"coverage: {shown}")
+    return lines
+
+
+def _draw(report: dict[str, Any], path: Path) -> None:
+    from sparsefield.calibration_plots import plot_calibration
+    from sparsefield.files import write_atomically
+
+    figure = plot_calibration(report)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
+    print(path)

@@ -32,3 +32,7 @@ Split = Annotated[
 Limit = Annotated[int | None, arg(metavar="N", help="Use the first N fields only.")]
 Device = Annotated[str, arg(metavar="NAME", help="cpu, cuda, or auto: cuda where there is one.")]
 JsonFile = Annotated[Path | None, arg(metavar="FILE", help="Write the result as JSON.")]
+Chunk = Annotated[
+    int | None,
+    arg(metavar="N", help="Points of the mean computed at a time; by default memory is bounded."),
+]

@@ -1,12 +1,13 @@
 """sparsefield reconstruct: from an image or a table of points to the whole field."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from sparsefield.cli import options
-from sparsefield.cli.progress import duration
+from sparsefield.cli.progress import count_fields, duration
 from sparsefield.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def command(
     density: options.Density = 0.2,
     seed: options.Seed = 0,
     noise: Annotated[float, arg(metavar="SIGMA")] = 0.0,
+    chunk: options.Chunk = None,
     device: options.Device = "auto",
+    recalibrate: bool = False,
 ) -> int:
     """Reconstruct the whole field from an image or from scattered points.
 
@@ -44,10 +47,11 @@ def command(
         noise: Standard deviation of the measurement error in the units of the values (pixels are
             in [0, 1]); 0 reproduces what was observed exactly.
         size: Grid of the result; by default the image's, or the one the model was trained on.
+        recalibrate: Scale the spread of the samples to the errors at held-out observations.
     """
     from sparsefield.cli.inputs import Masking, read_observation
     from sparsefield.devices import choose_device
-    from sparsefield.reconstruction import load, reconstruct
+    from sparsefield.reconstruction import bounded_chunk, load, reconstruct
 
     if out.suffix not in SUFFIXES:
         raise InputError(f"cannot write {out}: the suffix must be {' or '.join(SUFFIXES)}")
@@ -55,10 +59,17 @@ def command(
     obs, grid = read_observation(input, loaded, Masking(density, seed))
     if size is not None and len(size) != len(loaded.spec.shape):
         raise InputError(f"--size takes {len(loaded.spec.shape)} numbers here, not {len(size)}")
-    field = reconstruct(loaded, obs, size or grid, None, samples, sampler, steps, seed, noise=noise, grid=grid)
+    shape = size or grid or loaded.spec.shape
+    drawing: dict[str, Any] = {"samples": samples, "sampler": sampler, "steps": steps}
+    drawing |= {"seed": seed, "noise": noise, "recalibrate": recalibrate, "grid": grid}
+    drawing["chunk"] = bounded_chunk(loaded, obs.count) if chunk is None else chunk
+    with count_fields("points", math.prod(shape)) as progress:
+        field = reconstruct(loaded, obs, shape, **drawing, progress=progress)
     _write(field, out)
-    shape = " x ".join(map(str, field.shape or ()))
-    print(f"{out}: {shape} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}")
+    cells = " x ".join(map(str, shape))
+    print(f"{out}: {cells} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}")
+    if recalibrate:
+        print(f"spread of the samples scaled by {field.spread:.3f}")
     return 0
 
 

@@ -11,6 +11,8 @@ FORMATS = {
     "ssim": ".3f",
     "mae": ".4f",
     "crps": ".4f",
+    "detail": ".2f",
+    "artefact": ".2f",
     "seconds": ".1f",
 }
 

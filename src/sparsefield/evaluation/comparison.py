@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsefield.errors import InputError, unknown_name
+from sparsefield.evaluation.calibration import FORECAST
 from sparsefield.evaluation.floor_scores import evaluate_floors
 from sparsefield.evaluation.floors import FLOORS, reconstruct_floor
 from sparsefield.evaluation.protocol import (
@@ -67,7 +68,7 @@ class Contestant:
         parameters: Number of trainable weights.
         mean: Scores (N,) of the posterior mean, or of the floor.
         samples: Scores of the draws on the fields that were drawn for; a floor that is
-            probabilistic has a CRPS.
+            probabilistic has those of its forecasts.
         sampling: How the draws were made.
         seconds: Time that it took.
         nfe: Network evaluations per field, all draws together.
@@ -84,10 +85,11 @@ class Contestant:
     nfe: int = 0
 
     def scores(self) -> Scores:
-        """Return all scores by name; those of draws that the mean has too as `sample_NAME`."""
+        """Return scores (N,) by name; those of draws that the mean has too as `sample_NAME`."""
         return self.mean | {
             f"sample_{name}" if name in self.mean else name: values
             for name, values in self.samples.items()
+            if values.ndim == 1
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -234,7 +236,7 @@ def measure_floors(
     drawing: Drawing,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Contestant]:
-    """Score floors; the CRPS of probabilistic ones on the fields that models draw for.
+    """Score floors; the forecasts of probabilistic ones on the fields that models draw for.
 
     Args:
         fields: Fields with the true values.
@@ -247,10 +249,10 @@ def measure_floors(
     contestants = {}
     for name, scores in evaluate_floors(fields, protocol, names, progress).items():
         entry = Contestant("floor", name, seconds=float(scores.pop("seconds").sum()))
-        crps = scores.pop("crps", None)
+        forecast = {part: scores.pop(part)[:drawn] for part in FORECAST if part in scores}
         entry.mean = scores
-        if crps is not None and drawn:
-            entry.samples, entry.sampling = {"crps": crps[:drawn]}, {"n": drawn}
+        if forecast and drawn:
+            entry.samples, entry.sampling = forecast, {"n": drawn}
         contestants[name] = entry
     return contestants
 

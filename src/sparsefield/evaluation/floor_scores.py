@@ -8,9 +8,11 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sparsefield.errors import InputError, unknown_name
 from sparsefield.evaluation import metrics
+from sparsefield.evaluation.calibration import calibrate_gaussian, distance_in_cells
 from sparsefield.evaluation.floors import (
     FLOORS,
     Prediction,
@@ -75,12 +77,33 @@ def evaluate_floors(
         processes: Worker processes; one per core by default.
 
     Returns:
-        Scores per field (N,) of each floor: those of `score`, `seconds`, and `crps` for a floor
-        that gives a standard deviation.
+        Scores of the N fields of each floor: those of `score`, `seconds`, and for a floor that
+        gives a standard deviation `FORECAST`: `crps` and those of `calibrate_gaussian`.
     """
-    starts = range(0, len(fields), FIELDS_PER_PART)
-    parts = [range(len(fields))[start : start + FIELDS_PER_PART] for start in starts]
     work = partial(_evaluate_part, fields, protocol, tuple(names))
+    return run_parts(work, len(fields), names, progress, processes)
+
+
+def run_parts(
+    work: "_Work",
+    fields: int,
+    names: Sequence[str],
+    progress: Callable[[int], None],
+    processes: int | None = None,
+    each: int = FIELDS_PER_PART,
+) -> dict[str, Scores]:
+    """Return the scores of each floor by name, some fields at a time in worker processes.
+
+    Args:
+        work: Returns the scores (n,) of each floor on a range of n fields; picklable.
+        fields: Number of fields N.
+        names: Keys of what it returns.
+        progress: Called with the number of fields done after each part.
+        processes: Worker processes; one per core by default.
+        each: Fields of a part.
+    """
+    starts = range(0, fields, each)
+    parts = [range(fields)[start : start + each] for start in starts]
     count = min(processes or os.cpu_count() or 1, len(parts))
     done = {}
     for part, scores in _share_out(work, parts, count):
@@ -97,8 +120,16 @@ def score_floor(prediction: Prediction, task: Task, fields: FieldDataset) -> Sco
     scores["seconds"] = np.array([prediction.seconds])
     if prediction.std is not None:
         std = torch.from_numpy(prediction.std).float()[None]
-        scores["crps"] = metrics.crps_gaussian(mean, std, task.truth).numpy()
+        scores |= _score_forecast(mean, std, task)
     return scores
+
+
+def _score_forecast(mean: Tensor, std: Tensor, task: Task) -> Scores:
+    """Score a Gaussian forecast as it stands, also where it goes beyond the value range."""
+    distance = distance_in_cells(task.coords, task.obs, task.shape)
+    scores = {"crps": metrics.crps_gaussian(mean, std, task.truth)}
+    scores |= calibrate_gaussian(mean, std, task.truth, task.missing, distance)
+    return {name: value.numpy() for name, value in scores.items()}
 
 
 def _evaluate_part(

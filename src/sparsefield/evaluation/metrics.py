@@ -5,6 +5,8 @@ to some points, for example the unobserved ones.
 """
 
 import math
+from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -22,12 +24,12 @@ def mse(prediction: Tensor, truth: Tensor, where: Tensor | None = None) -> Tenso
         truth: true field, shape (B, L, C).
         where: points that count, shape (B, L); all by default.
     """
-    return _mean((prediction - truth).double().square(), where)
+    return item_mean((prediction - truth).double().square(), where)
 
 
 def mae(prediction: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
     """Return the mean absolute error of each item, shape (B,); arguments as for `mse`."""
-    return _mean((prediction - truth).double().abs(), where)
+    return item_mean((prediction - truth).double().abs(), where)
 
 
 def psnr(
@@ -107,7 +109,38 @@ def crps_ensemble(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> 
     rank = torch.arange(count, dtype=torch.float64, device=draws.device)
     pairs = torch.tensordot(2 * rank - count + 1, ordered, dims=1)
     error = (ordered - truth).abs().mean(dim=0)
-    return _mean(error - pairs / (count * (count - 1)), where)
+    return item_mean(error - pairs / (count * (count - 1)), where)
+
+
+def energy_score(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the fair energy score of each item, which judges draws as whole fields.
+
+    `mean_s |X_s - y| - sum_{s, r} |X_s - X_r| / (2 S (S - 1))`, where `|.|` is the root mean
+    square over points and channels: the score has the units of the values on any grid, and is the
+    CRPS for a single value. Unlike the CRPS it sees whether values vary together as they should.
+
+    Reference: Gneiting and Raftery, Strictly proper scoring rules, prediction, and estimation
+    (2007), equation 22, with the fair mean over pairs of Ferro (2014).
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        where: points that count, shape (B, L); all by default.
+
+    Returns:
+        Energy score in the units of the values, shape (B,); it can be slightly negative.
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    count = _draw_count(draws)
+    counted = torch.ones_like(truth[..., 0]) if where is None else where
+    deviations = ((draws - truth).double() * counted[..., None]).flatten(2).movedim(0, 1)
+    # Distances by way of scalar products would lose the small ones.
+    apart = torch.cdist(deviations, deviations, compute_mode="donot_use_mm_for_euclid_dist")
+    error = deviations.norm(dim=-1).mean(dim=1)
+    score = error - apart.sum(dim=(1, 2)) / (2 * count * (count - 1))
+    return score / (counted.double().sum(dim=1) * truth.shape[-1]).sqrt()
 
 
 def crps_gaussian(mean: Tensor, std: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
@@ -132,17 +165,57 @@ def crps_gaussian(mean: Tensor, std: Tensor, truth: Tensor, where: Tensor | None
     z = error / torch.where(std > 0, std, 1.0)
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
     score = std * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
-    return _mean(torch.where(std > 0, score, error.abs()), where)
+    return item_mean(torch.where(std > 0, score, error.abs()), where)
+
+
+def covers(draws: Tensor, truth: Tensor, level: float) -> Tensor:
+    """Return where the central interval of the draws holds the true value, bool (B, L, C).
+
+    The interval ends at the Weibull quantiles, rank `q (S + 1)` among the sorted draws, where
+    calibrated draws cover `level` in expectation if `S >= 2 / (1 - level) - 1`: 3 draws for 50 %,
+    9 for 80 %, 19 for 90 %, 39 for 95 %. Between two ranks that holds nearly: 50 % of 6 draws are
+    52 % for normal values. Fewer draws cover `reachable_level`, less than asked.
+
+    Reference: Hyndman and Fan, Sample quantiles in statistical packages (1996), definition 6.
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        level: nominal coverage, in (0, 1).
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    count = _draw_count(draws)
+    ordered = draws.double().sort(dim=0).values
+    position = min(max((1 - level) / 2 * (count + 1) - 1, 0.0), (count - 1) / 2)
+    below, weight = int(position), position % 1
+    low = torch.lerp(ordered[below], ordered[below + 1], weight)
+    high = torch.lerp(ordered[count - 1 - below], ordered[count - 2 - below], weight)
+    return (low <= truth) & (truth <= high)
+
+
+def covers_gaussian(mean: Tensor, std: Tensor, truth: Tensor, level: float) -> Tensor:
+    """Return where the central interval of a Gaussian forecast holds the truth, bool (B, L, C).
+
+    `|y - mean| <= Phi^-1((1 + level) / 2) std`; arguments as for `crps_gaussian` and `covers`.
+    """
+    return (truth - mean).abs() <= NormalDist().inv_cdf((1 + level) / 2) * std
+
+
+def reachable_level(level: float, draws: int) -> float:
+    """Return what the interval of S calibrated draws covers, `min(level, (S - 1) / (S + 1))`.
+
+    The widest interval, from the least draw to the largest, leaves out one of S + 1 equally
+    probable ranks on either side.
+    """
+    return min(level, (draws - 1) / (draws + 1))
 
 
 def coverage(draws: Tensor, truth: Tensor, level: float, where: Tensor | None = None) -> Tensor:
     """Return the fraction of true values inside the central interval of the draws, per item.
 
-    The interval ends at the Weibull quantiles, rank `q (S + 1)` among the sorted draws, so that
-    calibrated draws cover `level` in expectation if `S >= 2 / (1 - level) - 1`: 3 draws for 50 %,
-    19 for 90 %. Fewer draws reach `(S - 1) / (S + 1)` at most.
-
-    Reference: Hyndman and Fan, Sample quantiles in statistical packages (1996), definition 6.
+    To be held against `reachable_level(level, S)`, see `covers`.
 
     Args:
         draws: sampled fields, shape (S, B, L, C), at least two.
@@ -156,13 +229,75 @@ def coverage(draws: Tensor, truth: Tensor, level: float, where: Tensor | None = 
     Raises:
         InputError: if there are fewer than two draws.
     """
+    return item_mean(covers(draws, truth, level), where)
+
+
+def rank_histogram(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return how often the truth takes each rank among the draws, per item, shape (B, S + 1).
+
+    Rank r means that r of the S draws are smaller. All ranks are equally probable if draws and
+    truth are exchangeable; outer ranks prevail if draws are too sure. Where draws equal the truth,
+    as they do at the ends of a clipped range, one count is shared out evenly among the ranks that
+    are tied: what drawing one of them at random gives on average. Histograms of items add up.
+
+    Reference: Hamill, Interpretation of rank histograms for verifying ensemble forecasts (2001).
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        where: points that count, shape (B, L); all by default.
+
+    Returns:
+        Counts of values, float64; each item's sum is its number of values.
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
     count = _draw_count(draws)
-    ordered = draws.double().sort(dim=0).values
-    position = min(max((1 - level) / 2 * (count + 1) - 1, 0.0), (count - 1) / 2)
-    below, weight = int(position), position % 1
-    low = torch.lerp(ordered[below], ordered[below + 1], weight)
-    high = torch.lerp(ordered[count - 1 - below], ordered[count - 2 - below], weight)
-    return _mean(((low <= truth) & (truth <= high)).double(), where)
+    first = (draws < truth).sum(dim=0)
+    last = (draws <= truth).sum(dim=0)
+    share = 1 / (last - first + 1).double()
+    if where is not None:
+        share = share * where[..., None]
+    ranks = [(share * ((first <= r) & (r <= last))).sum(dim=(1, 2)) for r in range(count + 1)]
+    return torch.stack(ranks, dim=1)
+
+
+def variance(draws: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the unbiased variance of the draws, averaged over each item, shape (B,).
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        where: points that count, shape (B, L); all by default.
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    _draw_count(draws)
+    return item_mean(draws.double().var(dim=0), where)
+
+
+def mse_of_averages(
+    draws: Tensor, truth: Tensor, count: int, where: Tensor | None = None
+) -> Tensor:
+    """Return the mean squared error of averages of some draws, per item, shape (B,).
+
+    The S draws make `S // count` groups of successive ones, whose errors are averaged. Draws from
+    the true posterior give `1 + 1 / count` times the error of its mean.
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C).
+        truth: true field, shape (B, L, C).
+        count: draws per average, from 1 to S.
+        where: points that count, shape (B, L); all by default.
+
+    Raises:
+        InputError: if there are fewer draws than that.
+    """
+    if not 1 <= count <= len(draws):
+        raise InputError(f"{len(draws)} draws have no averages of {count}")
+    groups = draws[: len(draws) // count * count].double().unflatten(0, (-1, count)).mean(dim=1)
+    return torch.stack([mse(average, truth, where) for average in groups]).mean(dim=0)
 
 
 def spread_skill(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
@@ -194,7 +329,8 @@ def delta_cal(
     """Return the variance of the draws over the squared error of the mean, per item.
 
     It is 1 for draws from the true posterior and its mean; with the mean of S such draws in place
-    of the posterior's, `S / (S + 1)`.
+    of the posterior's, `S / (S + 1)`. That holds of the two parts averaged over many values: the
+    ratio of a single item is large wherever the mean happened to be lucky.
 
     Args:
         draws: sampled fields, shape (S, B, L, C), at least two.
@@ -208,10 +344,9 @@ def delta_cal(
     Raises:
         InputError: if there are fewer than two draws.
     """
-    _draw_count(draws)
     exact = draws.double()
-    variance = _mean(exact.var(dim=0), where)
-    return variance / mse(exact.mean(dim=0) if mean is None else mean, truth, where)
+    centre = exact.mean(dim=0) if mean is None else mean
+    return variance(draws, where) / mse(centre, truth, where)
 
 
 def speckle_energy(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -238,30 +373,42 @@ def speckle_energy(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def bootstrap_interval(
-    values: np.ndarray | Tensor, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    values: np.ndarray | Tensor,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    statistic: Callable[[np.ndarray], float] = np.mean,
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean over items.
+    """Return the percentile bootstrap interval of a mean, or another statistic, over items.
 
     Args:
-        values: one value per item, shape (N,).
+        values: values of the items, shape (N, ...).
         level: confidence, in (0, 1).
         resamples: number of resamples of the items.
         seed: seed of the resampling.
+        statistic: maps the values of some items to a number.
 
     Returns:
         Lower and upper end of the interval.
     """
     sample = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(resamples)]
+    means = [
+        statistic(sample[rng.integers(len(sample), size=len(sample))]) for _ in range(resamples)
+    ]
     # Ends at resampled means rather than between them: a perfect PSNR is infinite.
     ends = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="nearest")
     return float(ends[0]), float(ends[1])
 
 
-def _mean(values: Tensor, where: Tensor | None) -> Tensor:
-    """Return the mean over points and channels of each item, shape (B,)."""
-    over_channels = values.mean(dim=-1)
+def item_mean(values: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the mean over points and channels of each item, shape (B,).
+
+    Args:
+        values: numbers or truth values, shape (B, L, C).
+        where: points that count, shape (B, L); all by default.
+    """
+    over_channels = values.double().mean(dim=-1)
     if where is None:
         return over_channels.mean(dim=-1)
     return over_channels.masked_fill(~where, 0).sum(dim=-1) / where.sum(dim=-1)

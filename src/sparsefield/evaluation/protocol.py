@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sparsefield.errors import InputError
 from sparsefield.evaluation import metrics
+from sparsefield.evaluation.calibration import calibrate_draws, distance_in_cells
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.noise import field_keys
-from sparsefield.reconstruction import Model, draw_samples, posterior_mean
+from sparsefield.reconstruction import Model, draw_samples, posterior_mean, relative_cell
 
 Scores = dict[str, np.ndarray]
 
@@ -48,6 +49,7 @@ class Task:
         obs: Observations (B, M, ...).
         missing: Which points are not observed (B, L).
         shape: Grid shape.
+        observed: Shape of the grid whose cells are observed.
         seed: Seed of the source noise.
     """
 
@@ -57,12 +59,23 @@ class Task:
     obs: Observation
     missing: Tensor
     shape: tuple[int, ...]
+    observed: tuple[int, ...]
     seed: int
 
     def noise(self, model: Model, draw: int, step: int = 0) -> Tensor:
         """Return the model's source noise (B, L, C) of a draw, by the number of the field."""
         keys = field_keys(self.seed, self.items, draw, step)
-        return model.flow.noise(self.coords, self.truth.shape[-1], keys, self.shape)
+        return model.flow.noise(self.coords, self.truth.shape[-1], keys, self.observed)
+
+    def mean(self, model: Model, chunk: int | None = None) -> Tensor:
+        """Return the model's posterior mean (B, L, C), `chunk` points at a time."""
+        cell, noise = relative_cell(self.observed, self.shape), self.noise(model, 0)
+        return posterior_mean(model, self.obs, self.coords, noise, chunk, cell=cell)
+
+    def sample(self, model: Model, draw: int, sampler: str, steps: int) -> tuple[Tensor, int]:
+        """Return a draw (B, L, C) of the model, by its number, and its evaluations."""
+        cell, noise = relative_cell(self.observed, self.shape), partial(self.noise, model, draw)
+        return draw_samples(model, self.obs, self.coords, noise, sampler, steps, cell)
 
 
 def tasks(fields: FieldDataset, protocol: Protocol, limit: int | None = None) -> Iterator[Task]:
@@ -94,6 +107,7 @@ def make_task(fields: FieldDataset, protocol: Protocol, items: Sequence[int]) ->
         obs=Observation(_take(coords, index), _take(truth, index)),
         missing=missing,
         shape=fields.shape,
+        observed=fields.shape,
         seed=protocol.seed,
     )
 
@@ -153,7 +167,7 @@ def evaluate_mean(
     parts, seconds = [], 0.0
     for task in tasks(fields, protocol):
         start = time.perf_counter()
-        prediction = posterior_mean(model, task.obs, task.coords, task.noise(model, 0))
+        prediction = task.mean(model)
         seconds += time.perf_counter() - start
         parts.append(score(prediction, task, data_range(fields)))
         progress(len(task.items))
@@ -183,18 +197,16 @@ def evaluate_samples(
         limit: Draw for the first fields only, as many as this.
 
     Returns:
-        Scores per field (N,): psnr and, on images, speckle of single draws (means over draws),
-        crps, coverage50, coverage90, delta_cal, spread_skill; seconds; network evaluations per
-        draw.
+        Scores of the N fields: psnr and, on images, speckle of single draws (means over draws),
+        crps, energy_score, and those of `calibrate_draws`; seconds; network evaluations per draw.
     """
     parts, seconds, nfe = [], 0.0, 0
     for task in tasks(fields, protocol, limit):
         start = time.perf_counter()
-        mean = posterior_mean(model, task.obs, task.coords, task.noise(model, 0))
+        mean = task.mean(model)
         drawn = []
         for draw in range(draws):
-            noise = partial(task.noise, model, draw)
-            values, nfe = draw_samples(model, task.obs, task.coords, noise, sampler, steps)
+            values, nfe = task.sample(model, draw, sampler, steps)
             drawn.append(values)
         seconds += time.perf_counter() - start
         parts.append(_score_draws(torch.stack(drawn), mean, task, data_range(fields)))
@@ -207,13 +219,12 @@ def _score_draws(draws: Tensor, mean: Tensor, task: Task, value_range: float) ->
     scores = {
         "psnr": single.mean(0),
         "crps": metrics.crps_ensemble(draws, task.truth),
-        "coverage50": metrics.coverage(draws, task.truth, 0.5, task.missing),
-        "coverage90": metrics.coverage(draws, task.truth, 0.9, task.missing),
-        "delta_cal": metrics.delta_cal(draws, task.truth, mean, task.missing),
-        "spread_skill": metrics.spread_skill(draws, task.truth, task.missing),
+        "energy_score": metrics.energy_score(draws, task.truth),
     }
     if _has_speckle(task):
         scores["speckle"] = torch.stack([_speckle(draw, task) for draw in draws]).mean(0)
+    distance = distance_in_cells(task.coords, task.obs, task.shape)
+    scores |= calibrate_draws(draws, mean, task.truth, task.missing, distance)
     return {name: value.numpy() for name, value in scores.items()}
 
 

@@ -1,15 +1,24 @@
 """The result of an evaluation as the JSON that is published."""
 
 import json
+import math
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import sparsefield
+from sparsefield.evaluation.calibration import (
+    POOLED,
+    TABLES,
+    calibration_tables,
+    pool,
+    reached_levels,
+)
 from sparsefield.evaluation.metrics import bootstrap_interval
 from sparsefield.evaluation.protocol import Protocol, Scores
 from sparsefield.files import write_text
@@ -28,7 +37,7 @@ class Evaluation:
         seconds: Time that the model took, or the floors when they run alone.
         nfe: Network evaluations per field, all draws together; 0 for floors.
         mean: Scores (N,) of the posterior mean, empty for floors alone.
-        samples: Scores (N,) of the draws, empty without draws.
+        samples: Scores of the draws on each field, empty without draws.
         sampling: How the draws were made: number, sampler, steps, nfe per draw.
         floors: Scores (N,) of each floor.
     """
@@ -68,20 +77,27 @@ class Evaluation:
 
 
 def summarise(scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return the mean over fields of each score, and its 95 % bootstrap interval as `NAME_ci`.
+    """Return each score over all fields, and its 95 % bootstrap interval as `NAME_ci`.
 
-    Scores that do not exist, as the PSNR on missing points when none is, are left out; seconds
-    are summed and have no interval.
+    That is the mean over fields, or the pooled ratio for pairs; tables go to `calibration`. What
+    does not exist, as the PSNR on missing points when none is, is left out; seconds are summed
+    and have no interval.
     """
     summary: dict[str, Any] = {}
     for name, values in scores.items():
-        if np.isnan(values).any():
+        if name in TABLES or np.isnan(values).any():
             continue
         if name == "seconds":
             summary[name] = float(values.sum())
             continue
-        summary[name] = float(values.mean())
-        summary[f"{name}_ci"] = list(bootstrap_interval(values))
+        statistic: Callable[[np.ndarray], float] = np.mean
+        if name in POOLED:
+            statistic = partial(pool, name)
+        if not math.isnan(value := float(statistic(values))):
+            summary[name] = value
+            summary[f"{name}_ci"] = list(bootstrap_interval(values, statistic=statistic))
+    if tables := calibration_tables(scores):
+        summary |= reached_levels(scores) | {"calibration": tables}
     return summary
 
 

@@ -1,7 +1,7 @@
 """Fields that are known exactly: Gaussian fields, and waves that any resolution can sample."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,6 +74,18 @@ class WaveField:
         angle = np.pi * coords @ self.wavevectors.T
         return np.einsum("kc,lkc->lc", self.amplitudes, np.cos(angle[..., None] + self.phases))
 
+    def averaged(self, shape: Sequence[int]) -> "WaveField":
+        """Return the field whose value at a cell's centre is the mean of this one over the cell.
+
+        The mean of `cos(pi w . x + phi)` over a cell of width `2 / n_p` along axis p is its value
+        at the centre times `prod_p sinc(w_p / n_p)`, `sinc(x) = sin(pi x) / (pi x)`.
+
+        Args:
+            shape: cells per axis `(n_1, ..., n_P)`.
+        """
+        damping = np.sinc(self.wavevectors / np.asarray(shape)).prod(axis=1)
+        return replace(self, amplitudes=self.amplitudes * damping[:, None])
+
 
 def wave_field_dataset(
     count: int, shape: Sequence[int], channels: int = 1, seed: int = 0
@@ -96,3 +108,26 @@ def wave_field_dataset(
     )
     values = np.stack([field(coords) for field in fields]).astype(np.float32)
     return FieldDataset(values.reshape(count, *shape, channels), "wave-fields")
+
+
+def wave_images(count: int, side: int, seed: int = 0) -> FieldDataset:
+    """Return exact area averages of wave fields: one seed is one set of images at any size.
+
+    Values are `1/2 + f / (2 sqrt(2 K))` for fields `f` of unit variance made of K waves, which
+    lie in [0, 1] by the Cauchy-Schwarz inequality.
+
+    Args:
+        count: number of images N.
+        side: cells along each axis.
+        seed: seed of the images.
+
+    Returns:
+        Images of three independent channels, float32, shape (N, side, side, 3).
+    """
+    coords, images = cell_centres((side, side)).double().numpy(), []
+    for index in range(count):
+        field = WaveField.draw(np.random.default_rng([seed, index]), channels=3)
+        bound = np.sqrt(2 * len(field.wavevectors))
+        images.append(0.5 + field.averaged((side, side))(coords) / (2 * bound))
+    values = np.stack(images).astype(np.float32)
+    return FieldDataset(values.reshape(count, side, side, 3), "analytic")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sparsefield.errors import unknown_name
 from sparsefield.fields.observation import Observation
-from sparsefield.flow.noise import Noise, WhiteNoise
+from sparsefield.flow.noise import LatticeNoise, Noise
 from sparsefield.flow.path import Coefficients, LinearPath, Path
 
 # Smallest divisor: at the ends of the path a quantity that the prediction does not determine
@@ -73,7 +73,7 @@ class Flow(nn.Module):
         time_shift: k > 0 that moves times towards the data, t = k u / (1 + (k - 1) u) for u in
             [0, 1], in training and in the sampler's grid. About 1 / (size of what is unknown):
             for k = 1 times are uniform.
-        noise: Source noise; white by default.
+        noise: Source noise; a function of coordinates, `LatticeNoise`, by default.
 
     Raises:
         InputError: The prediction is not in PREDICTIONS.
@@ -96,7 +96,7 @@ class Flow(nn.Module):
         self.prediction = prediction
         self.path = path or LinearPath()
         self.time_shift = time_shift
-        self.noise = noise or WhiteNoise()
+        self.noise = noise or LatticeNoise()
 
     def shift(self, u: Tensor) -> Tensor:
         """Move uniform times u in [0, 1] towards the data by `time_shift`."""

@@ -24,7 +24,8 @@ def field_keys(seed: int, items: Sequence[int], *rest: int) -> np.ndarray:
         items: Items, at least 0.
         rest: What else tells fields apart, such as the number of a draw, at least 0.
     """
-    sequences = (np.random.SeedSequence([seed, item, *rest]) for item in items)
+    # the length tells (1,) from (1, 0), which numpy would not
+    sequences = (np.random.SeedSequence([len(rest), seed, item, *rest]) for item in items)
     return np.array([each.generate_state(1, np.uint64)[0] for each in sequences])
 
 

@@ -96,7 +96,15 @@ class LocalMambaHybrid(Backbone):
         self.residual_scale = residual_scale
         self.order = order
         self.interpolator = LocalInterpolator(
-            channels, dims, width, encoder_layers, decoder_layers, heads, neighbours, features, cells
+            channels,
+            dims,
+            width,
+            encoder_layers,
+            decoder_layers,
+            heads,
+            neighbours,
+            features,
+            cells,
         )
         self.denoiser = ResidualDenoiser(channels, width, flow_width, flow_layers, state)
 

@@ -29,10 +29,26 @@ def build_sampler(name: str, steps: int = 10) -> Sampler:
     Raises:
         InputError: The sampler or a setting is unknown, or a value is out of range.
     """
+    kind, key, text = _split(name)
+    return kind(steps=steps, **_settings(kind, key, text))
+
+
+def steps_within(name: str, nfe: int) -> int:
+    """Return the most steps with which a sampler, with or without settings, takes at most `nfe`
+    evaluations.
+
+    Raises:
+        InputError: The sampler is unknown.
+    """
+    return _split(name)[0].steps_within(nfe)
+
+
+def _split(name: str) -> tuple[type[Sampler], str, str]:
+    """Return the class, the key and the settings of a sampler."""
     key, _, text = name.partition(":")
     if key not in SAMPLERS:
         raise unknown_name("sampler", key, list(SAMPLERS))
-    return SAMPLERS[key](steps=steps, **_settings(SAMPLERS[key], key, text))
+    return SAMPLERS[key], key, text
 
 
 def _settings(kind: type[Sampler], key: str, text: str) -> dict[str, Any]:
@@ -58,4 +74,5 @@ __all__ = [
     "Sampler",
     "Trajectory",
     "build_sampler",
+    "steps_within",
 ]

@@ -1,6 +1,7 @@
 """Samplers that choose their own steps."""
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -31,7 +32,8 @@ class DormandPrinceSampler(Sampler):
         tolerance: Relative and absolute error allowed per step, above 0.
 
     Raises:
-        InputError: torchdiffeq is not installed, or the tolerance is not above 0.
+        InputError: torchdiffeq is not installed, the tolerance is not above 0, or no step is
+            short enough for it.
     """
 
     order = 5
@@ -58,8 +60,21 @@ class DormandPrinceSampler(Sampler):
         if s >= 1:
             return x + (s - t).to(x.dtype) * flow.velocity(x, t)
         times = torch.stack([t, s]).to(x)
-        allowed = {"rtol": self.tolerance, "atol": self.tolerance}
-        path = odeint(lambda time, y: flow.velocity(y, time), x, times, method="dopri5", **allowed)
+        try:
+            path = odeint(
+                lambda time, y: flow.velocity(y, time),
+                x,
+                times,
+                method="dopri5",
+                rtol=self.tolerance,
+                atol=self.tolerance,
+                options={"step_t": times[1:]},  # or it steps beyond the end and interpolates
+            )
+        except AssertionError as error:  # of torchdiffeq: no step is short enough
+            raise InputError(
+                f"dopri5 cannot keep to a tolerance of {self.tolerance:g}, because the model's "
+                "velocity jumps; raise the tolerance"
+            ) from error
         return path[-1]
 
     @torch.no_grad()
@@ -78,7 +93,12 @@ class DormandPrinceSampler(Sampler):
             one = slice(item, item + 1)
             seen = Observation(obs.coords[one], obs.values[one], obs.valid[one])
             side = None if cell is None else cell[one]
-            begin = start[one]
-            results.append(super().__call__(flow, lambda k, x=begin: x, coords[one], seen, side))
+            own = partial(_only, start[one])
+            results.append(super().__call__(flow, own, coords[one], seen, side))
         values = torch.cat([result.values for result in results])
         return SampleResult(values, max(result.nfe for result in results))
+
+
+def _only(x_0: Tensor, number: int) -> Tensor:
+    """Return the one field of source noise that a deterministic sampler asks for."""
+    return x_0

@@ -108,6 +108,11 @@ class Sampler(ABC):
         self.steps = steps if isinstance(grid, str) else len(grid) - 1
         self.grid = grid
 
+    @classmethod
+    def steps_within(cls, nfe: int) -> int:
+        """Return the most steps that take at most so many evaluations."""
+        return nfe
+
     def time_grid(self, flow: Flow) -> Tensor:
         """Return the times (steps + 1,) from 0 to 1."""
         if isinstance(self.grid, str):

@@ -31,6 +31,11 @@ class HeunSampler(Sampler):
 
     order = 2
 
+    @classmethod
+    def steps_within(cls, nfe: int) -> int:
+        """See `Sampler.steps_within`."""
+        return (nfe + 1) // 2
+
     def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """See `Sampler.step`."""
         width = (s - t).to(x.dtype)

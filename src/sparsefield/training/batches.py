@@ -93,10 +93,9 @@ class TrainingBatches:
         elif data.window:
             targets = _blocks(asked.shape, data.window, len(items), generator)
         coords = _take(fine_grid, targets)
-        keys = torch.randint(2**63 - 1, (len(items),), generator=generator)
-        keys = keys.numpy().astype(np.uint64)
+        keys = torch.randint(2**63 - 1, (len(items),), generator=generator).numpy()
         return Batch(
-            x_0=self.noise(coords, asked.channels, keys, seen.shape),
+            x_0=self.noise(coords, asked.channels, keys.astype(np.uint64), seen.shape),
             x_1=_take(truth, targets),
             u=u,
             coords=coords,
@@ -134,9 +133,7 @@ class TrainingBatches:
         size = self.config.batch_size
         return order[within * size : (within + 1) * size]
 
-    def _point_orders(
-        self, items: np.ndarray, points: int, generator: torch.Generator
-    ) -> Tensor:
+    def _point_orders(self, items: np.ndarray, points: int, generator: torch.Generator) -> Tensor:
         """Return a random order (B, L) of each field's points."""
         if self.config.data.masks == "fresh":
             return torch.rand(len(items), points, generator=generator).argsort(dim=1)

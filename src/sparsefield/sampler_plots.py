@@ -1,0 +1,65 @@
+"""The dial between price and quality: scores of samplers against evaluations of the network."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sparsefield.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SCORES = {
+    "psnr": "PSNR of one draw, dB",
+    "crps": "CRPS",
+    "speckle": "speckle energy of one draw",
+}
+# What the mean, as a draw without spread, scores where a draw has this score.
+OF_THE_MEAN = {"psnr": "psnr", "crps": "mae", "speckle": "speckle"}
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888")
+
+
+def plot_dial(report: Mapping[str, Any]) -> "Figure":
+    """Return a chart of PSNR, CRPS and speckle energy against evaluations, for every sampler.
+
+    The posterior mean is the point at one evaluation; its CRPS is its mean absolute error.
+
+    Args:
+        report: What `compare_samplers` returned.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    figure, grid = new_figure(1, len(SCORES))
+    figure.set_size_inches(4 * len(SCORES), 3.4)
+    for axes, (score, title) in zip(grid.flat, SCORES.items(), strict=True):
+        _draw_score(axes, report, score)
+        axes.set_title(title, fontsize=9)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    figure.suptitle(
+        f"{report['model']} on {report['data']}: {report['n']:,} fields, {report['draws']} draws, "
+        f"{report['density']:.0%} observed; 95 % intervals over fields",
+        fontsize=9,
+    )
+    return figure
+
+
+def _draw_score(axes: "Axes", report: Mapping[str, Any], score: str) -> None:
+    mean = report["mean"]
+    if OF_THE_MEAN[score] in mean:
+        axes.plot([1], [mean[OF_THE_MEAN[score]]], "k*", markersize=9, label="posterior mean")
+    names = dict.fromkeys(row["sampler"] for row in report["rows"])
+    for name, colour in zip(names, COLOURS, strict=False):
+        rows = [row for row in report["rows"] if row["sampler"] == name and score in row]
+        nfe, values = [row["nfe"] for row in rows], [row[score] for row in rows]
+        ends = [row[f"{score}_ci"] for row in rows]
+        axes.plot(nfe, values, "o-", color=colour, markersize=3, linewidth=1, label=name)
+        axes.vlines(nfe, *zip(*ends, strict=True), color=colour, linewidth=1, alpha=0.5)
+    axes.set_xscale("log")
+    ticks = sorted({1, *(row["budget"] for row in report["rows"])})
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("evaluations of the network per draw", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)

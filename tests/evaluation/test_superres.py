@@ -1,0 +1,234 @@
+"""Super-resolution: what is observed and asked for, perfect oracles, fields that stay apart."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sparsefield.checkpoint import ModelSpec
+from sparsefield.errors import InputError
+from sparsefield.evaluation import superres
+from sparsefield.evaluation.comparison import Drawing
+from sparsefield.evaluation.protocol import Protocol
+from sparsefield.evaluation.superres import (
+    BICUBIC,
+    Enlargement,
+    choose_scattered_floors,
+    enlarge,
+    evaluate_fine_floors,
+    evaluate_size,
+    open_enlargements,
+    score_fine,
+    spectra,
+    superres_report,
+)
+from sparsefield.fields.datasets import FieldDataset
+from sparsefield.fields.masks import observed_indices
+from sparsefield.flow.flow import Flow
+from sparsefield.reconstruction import Model
+
+N, SIDE, C = 4, 8, 3
+PROTOCOL = Protocol(density=0.3, seed=3)
+NO_DRAWS = Drawing()
+
+
+class Oracle(nn.Module):
+    """Recognises a field by what is observed and predicts it at any of its sizes."""
+
+    def __init__(self, enlargement, error=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        grids = (enlargement.coarse, enlargement.fine)
+        scale = enlargement.fine.normalizer
+        self.truth = {grid.points: scale.apply(grid.batch(range(N))) for grid in grids}
+        self.coords, self.error = enlargement.coarse.coords, error
+
+    def prepare(self, coords, obs, cell=None):
+        return None
+
+    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
+        rows = torch.cdist(obs.coords, self.coords.expand(len(obs.coords), -1, -1)).argmin(-1)
+        seen = self.truth[SIDE**2][:, rows]  # (N, B, M, C)
+        field = (seen - obs.values).square().sum((2, 3)).argmin(0)
+        return self.truth[coords.shape[1]][field] + self.error * x_t
+
+
+def make_enlargement(factor):
+    values = np.random.default_rng(0).random((N, SIDE * factor, SIDE * factor, C), np.float32)
+    fine = FieldDataset(values)
+    return Enlargement(fine.resized((SIDE, SIDE)), fine, PROTOCOL)
+
+
+def make_model(enlargement, error=0.0):
+    spec = ModelSpec("v1", {}, "data", 1.0, enlargement.fine.normalizer, (SIDE, SIDE))
+    return Model("oracle", Flow(Oracle(enlargement, error), "data"), spec)
+
+
+def test_coarse_cells_are_observed_and_fine_ones_asked_for():
+    enlargement = make_enlargement(2)
+    task = enlargement.task([3, 1])
+    means = task.truth.reshape(2, SIDE, 2, SIDE, 2, C).mean((2, 4)).flatten(1, 2)
+    for row, item in enumerate([3, 1]):
+        seen = observed_indices(SIDE**2, 0.3, 3, "validation", item)
+        torch.testing.assert_close(task.obs.values[row], means[row, seen])
+        assert torch.equal(task.obs.coords[row], enlargement.coarse.coords[seen])
+    assert task.shape == (16, 16)
+    assert torch.equal(task.coords[0], enlargement.fine.coords)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_missing_are_the_fine_cells_outside_observed_coarse_ones(factor):
+    enlargement = make_enlargement(factor)
+    task = enlargement.task([2])
+    offset = (task.coords[0][:, None] - task.obs.coords[0]).abs().amax(-1).amin(1)
+    assert torch.equal(task.missing[0], offset > 1 / SIDE)
+    assert int((~task.missing).sum()) == task.obs.count * factor**2
+
+
+def test_truth_itself_scores_perfectly():
+    enlargement = make_enlargement(3)
+    task = enlargement.task(range(N))
+    scores = score_fine(task.truth, task, enlargement)
+    assert (scores["psnr"] == np.inf).all()
+    assert (scores["psnr_missing"] == np.inf).all()
+    np.testing.assert_allclose(scores["ssim"], 1)
+    truth = spectra(task.truth, enlargement)
+    for name in truth:
+        np.testing.assert_array_equal(scores[name], truth[name])
+
+
+def test_perfect_oracle_scores_perfectly_through_the_whole_path():
+    enlargement = make_enlargement(2)
+    model = make_model(enlargement)
+    result = evaluate_size(model, enlargement, Drawing(2, "heun", 3))
+    assert (result.mean["psnr"] > 120).all()
+    assert (result.samples["psnr"] > 100).all()
+    np.testing.assert_allclose(result.mean["ssim"], 1, atol=1e-6)
+    assert result.nfe == 1 + 2 * 5
+    report = result.to_dict()
+    assert report["detail"]["mean"] == pytest.approx(1)
+    assert report["artefact"]["mean"] == pytest.approx(report["artefact"]["truth"])
+    assert report["floors"][BICUBIC]["psnr"] < 30
+
+
+def test_where_centres_coincide_the_coarse_value_stays():
+    enlargement = make_enlargement(3)
+    task = enlargement.task([0])
+    offset = (task.coords[0][:, None] - task.obs.coords[0]).abs().amax(-1).amin(1)
+    shared = offset < 1e-5
+    assert int(shared.sum()) == task.obs.count
+    model = make_model(enlargement)
+    mean = task.mean(model)
+    wrong = (mean - task.truth)[0].abs().amax(-1) > 1e-4
+    assert torch.equal(wrong, shared)
+
+
+def test_scores_of_a_field_depend_neither_on_batches_nor_on_other_fields(monkeypatch):
+    enlargement = make_enlargement(2)
+    first = Enlargement(
+        *(x.subset([0, 1]) for x in (enlargement.coarse, enlargement.fine)), PROTOCOL
+    )
+    model, drawing = make_model(enlargement, error=0.3), Drawing(2, "euler", 2)
+    whole = evaluate_size(model, enlargement, drawing)
+    monkeypatch.setattr(superres, "POINTS_AT_ONCE", 1)
+    parts = [evaluate_size(model, x, drawing) for x in (enlargement, first)]
+    for part in parts:
+        for scores, expected in ((part.mean, whole.mean), (part.samples, whole.samples)):
+            assert scores.keys() == expected.keys()
+            for name, values in scores.items():
+                np.testing.assert_allclose(values, expected[name][: len(values)], rtol=1e-4)
+
+
+def test_draws_can_be_limited_to_the_first_fields():
+    enlargement = make_enlargement(2)
+    result = evaluate_size(make_model(enlargement, 0.1), enlargement, Drawing(2, "euler", 2, 3))
+    assert len(result.samples["crps"]) == result.to_dict()["samples"]["n"] == 3
+
+
+def test_floors_interpolate_the_same_points():
+    enlargement = make_enlargement(2)
+    scores = evaluate_fine_floors(enlargement, ["nearest", "kriging"], processes=1)
+    task = enlargement.task([1])
+    nearest = torch.cdist(task.coords[0].double(), task.obs.coords[0].double()).argmin(1)
+    expected = score_fine(task.obs.values[:, nearest], task, enlargement)
+    assert scores["nearest"]["mae"][1] == pytest.approx(expected["mae"][0], rel=0.1)  # ties
+    assert scores["kriging"]["crps"].shape == (N,)
+
+
+def test_floors_that_need_the_observations_cells_are_refused():
+    assert "biharmonic" not in choose_scattered_floors("all")
+    assert choose_scattered_floors("none") == []
+    with pytest.raises(InputError, match=r"biharmonic fills .* choose from .*tps"):
+        choose_scattered_floors("tps,biharmonic")
+
+
+def test_enlarging_keeps_what_is_linear_and_does_nothing_to_the_same_size():
+    ramp = torch.linspace(0, 1, 10).expand(10, 10).reshape(1, 100, 1)
+    fine = enlarge(ramp, 10, 30).reshape(30, 30)
+    step = fine[:, 7:23].diff(dim=1)
+    torch.testing.assert_close(step, torch.full_like(step, 1 / 27), atol=1e-6, rtol=0)
+    torch.testing.assert_close(fine[1::3, 1::3].reshape(1, 100, 1), ramp)
+    torch.testing.assert_close(enlarge(ramp, 10, 10), ramp)
+
+
+def test_a_report_is_json_with_everything_by_size():
+    enlargement = make_enlargement(2)
+    model = make_model(enlargement, 0.1)
+    result = evaluate_size(model, enlargement, NO_DRAWS)
+    result.floors |= evaluate_fine_floors(enlargement, ["nearest"], processes=1)
+    report = json.loads(json.dumps(superres_report(model, enlargement, {16: result})))
+    assert {"model", "data", "n", "density", "seed", "device", "commit"} <= report.keys()
+    part = report["sizes"]["16"]
+    assert part["floors"].keys() == {BICUBIC, "nearest"}
+    assert part["spectrum"].keys() == {"truth", "mean", BICUBIC, "nearest"}
+    assert part["artefact"].keys() == part["spectrum"].keys()
+    assert len(part["spectrum"]["truth"]) == 8
+    low, high = part["mean"]["psnr_ci"]
+    assert low <= part["mean"]["psnr"] <= high
+    assert "samples" not in part
+
+
+def test_constant_fields_have_no_energy_to_compare_with():
+    fine = FieldDataset(np.full((N, 16, 16, C), 7, np.uint8))
+    enlargement = Enlargement(fine.resized((SIDE, SIDE)), fine, PROTOCOL)
+    result = evaluate_size(make_model(enlargement), enlargement, NO_DRAWS).to_dict()
+    assert "detail" not in result
+    assert json.dumps(result)
+
+
+@pytest.mark.parametrize("data", ["analytic", "photographs"])
+def test_every_size_shows_the_same_fields(data):
+    every = open_enlargements(data, [64, 96], PROTOCOL, limit=2)
+    assert [x.size for x in every] == [64, 96]
+    tolerance = 1e-6 if data == "analytic" else 1.01 / 255  # rounded to bytes twice
+    for enlargement in every:
+        assert (len(enlargement), enlargement.value_range) == (2, 1.0)
+        means = enlargement.fine.resized((32, 32)).batch(range(2))
+        torch.testing.assert_close(
+            means, enlargement.coarse.batch(range(2)), atol=tolerance, rtol=0
+        )
+
+
+def test_a_data_set_is_averaged_to_its_sizes(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (3, 128, 128, C), dtype=np.uint8)
+    np.save(tmp_path / "large.npy", values)
+    every = open_enlargements(str(tmp_path / "large.npy"), [64, 128], PROTOCOL)
+    assert [x.fine.shape for x in every] == [(64, 64), (128, 128)]
+    assert every[0].coarse.shape == (32, 32)
+    with pytest.raises(InputError, match=r"128 x 128 cells; for 96 x 96 .* multiple of 96"):
+        open_enlargements(str(tmp_path / "large.npy"), [96], PROTOCOL)
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "words"),
+    [
+        ("analytic", 32, "multiples of 32 above it; 32 is none"),
+        ("analytic", 80, "multiples of 32 above it; 80 is none"),
+        ("photographs", 288, "up to 256 x 256 cells, not 288 x 288"),
+    ],
+)
+def test_sizes_without_truth_are_refused(data, size, words):
+    with pytest.raises(InputError, match=words):
+        open_enlargements(data, [64, size], PROTOCOL)

@@ -1,0 +1,85 @@
+"""The page of super-resolution: every number from the results, floors that win said so."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("superres_report")
+
+
+def row(psnr):
+    scores = {"psnr": psnr, "psnr_missing": psnr - 1, "ssim": 0.7, "mae": 0.05}
+    return scores | {f"{name}_ci": [0.9 * x, 1.1 * x] for name, x in scores.items()}
+
+
+def made_up(psnr=21.0):
+    part = {
+        "mean": row(psnr),
+        "floors": {"bicubic": row(20.9), "tps": row(20.5)},
+        "detail": {"mean": 0.31, "bicubic": 0.2, "tps": 0.1},
+        "artefact": {"truth": 0.97, "mean": 1.43, "bicubic": 5.0, "tps": 0.9},
+    }
+    return {
+        "model": "default", "data": "tiny_imagenet", "n": 2000, "split": "validation", "seed": 0,
+        "density": 0.2, "observed": 32, "device": "cpu", "commit": "abc", "sizes": {"64": part},
+    }  # fmt: skip
+
+
+def cost():
+    sizes = {"32": {"seconds": 0.0123, "peak_bytes": 2**22}, "64": {"refused": "about 9 GiB"}}
+    line = {"name": "v2", "linear_cost": False, "parameters": 1234, "exponent": None}
+    return {
+        "density": 0.2, "observed": 32, "repeats": 5, "device": "cpu", "threads": 2,
+        "commit": "abc", "rows": [line | {"sizes": sizes}],
+    }  # fmt: skip
+
+
+def test_scores_are_ranked_beside_the_truth(script):
+    text = script.render({"superres_tiny": made_up()}, set())
+    ranks = [text.index(f"\n| {name}") for name in ("default", "*bicubic*", "*tps*", "truth")]
+    assert ranks == sorted(ranks)
+    assert "| default | 21.00 [18.90, 23.10] | 20.00" in text
+    assert "| 0.31 | 1.43 |" in text
+    assert "tiny_imagenet, 64 x 64: default beats every floor; the best one, bicubic" in text
+    assert "--data tiny_imagenet --sizes 64 --json docs/results/superres_tiny.json" in text
+
+
+def test_a_floor_that_wins_is_said(script):
+    text = script.render({"superres_tiny": made_up(20.7)}, set())
+    assert "bicubic wins over default on PSNR, by 0.20 dB." in text
+
+
+def test_cost_shows_what_was_refused(script):
+    text = script.render({"superres_tiny": made_up(), "superres_cost": cost()}, set())
+    assert "| `v2` |  | 1,234 |  | 0.0123 s, 4 MiB | refused: about 9 GiB |" in text
+
+
+def test_the_page_is_written_and_checked(script, tmp_path, capsys):
+    call = ["--results", str(tmp_path)]
+    assert script.main(call) == 2
+    assert "no superres_*.json" in capsys.readouterr().err
+    file = tmp_path / "superres_tiny.json"
+    file.write_text(json.dumps(made_up()))
+    figure = tmp_path / "images" / "superres" / "superres_tiny.png"
+    figure.parent.mkdir(parents=True)
+    figure.touch()
+    assert script.main([*call, "--check"]) == 1
+    assert script.main(call) == 0
+    assert "(images/superres/superres_tiny.png)" in (tmp_path / "superres.md").read_text()
+    assert script.main([*call, "--check"]) == 0
+    file.write_text(json.dumps(made_up(25.0)))
+    assert script.main([*call, "--check"]) == 1
+
+
+def test_the_committed_page_is_that_of_the_committed_results(script):
+    if not (ROOT / "docs" / "results" / "superres.md").is_file():
+        pytest.skip("no results yet")
+    assert script.main(["--check"]) == 0
