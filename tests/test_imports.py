@@ -23,8 +23,8 @@ LAYERS = [
     {"reconstruction"},
     {"evaluation"},
     {"plots"},
-    {"comparison_plots", "sampler_plots", "superres_plots"},
-    {"calibration_plots"},
+    {"comparison_plots", "superres_plots"},
+    {"calibration_plots", "sampler_plots"},
     {"training"},
     {"cli", "web"},
 ]

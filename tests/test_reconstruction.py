@@ -144,6 +144,28 @@ def test_price_is_one_evaluation_for_the_mean_and_the_sampler_s_for_every_draw(m
     assert field.seconds > 0
 
 
+@pytest.mark.parametrize(
+    ("nfe", "draws", "spent"),
+    [(1, 0, 1), (2, 1, 2), (11, 1, 11), (20, 1, 20), (21, 2, 21), (45, 4, 45)],
+)
+def test_the_dial_spends_what_it_is_given(model, nfe, draws, spent):
+    field = reconstruct(model, observe(), nfe=nfe)
+    assert field.nfe == spent
+    if not draws:
+        assert field.samples is None
+        assert field.estimate is field.mean
+    else:
+        assert len(field.samples) == draws
+        torch.testing.assert_close(field.estimate, field.samples.mean(0))
+
+
+def test_a_dial_and_samples_exclude_each_other(model):
+    with pytest.raises(InputError, match="give one of the two"):
+        reconstruct(model, observe(), nfe=5, samples=2)
+    with pytest.raises(InputError, match="at least 1 evaluation, not 0"):
+        reconstruct(model, observe(), nfe=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_observations_of_any_floating_type_are_taken(model, dtype):
     obs = observe(dtype)

@@ -32,6 +32,9 @@ SAME_VALUE = 1e-4
 # Two points closer than this, in coordinate units, are one point.
 SAME_POINT = 1e-5
 
+# How `spend` makes a sample.
+DIAL_SAMPLER, DIAL_STEPS = "ab2", 10
+
 # What recalibration holds out and draws unless told otherwise.
 FOLDS, FOLD_SAMPLES = 5, 8
 # Points of a mean that commands compute at a time, or as many as are observed if those are more.
@@ -98,6 +101,14 @@ class Reconstruction:
             f"from {self.obs.count} points, nfe={self.nfe}, seconds={self.seconds:.2f})"
         )
 
+    @property
+    def estimate(self) -> Tensor:
+        """The field (L, C) that the evaluations were spent on.
+
+        The posterior mean without draws, the draw where there is one, else the mean of the draws.
+        """
+        return self.mean if self.samples is None else self.samples.mean(0)
+
     def on_grid(self, values: Tensor) -> np.ndarray:
         """Lay values (..., L, C) of this reconstruction out as an array (..., *shape, C).
 
@@ -139,6 +150,7 @@ def reconstruct(
     grid: Sequence[int] | None = None,
     recalibrate: bool = False,
     progress: Callable[[int], None] = lambda count: None,
+    nfe: int | None = None,
 ) -> Reconstruction:
     """Reconstruct the whole field from scattered observations.
 
@@ -161,6 +173,8 @@ def reconstruct(
         recalibrate: Scale the draws' deviations from the mean by `fit_spread`, at the price of
             FOLDS more reconstructions with FOLD_SAMPLES draws each.
         progress: Called with the number of points of the mean done after each chunk.
+        nfe: Evaluations of the network to spend, in place of samples, sampler and steps; see
+            `spend`.
 
     Returns:
         The field in physical units. Exact observations are reproduced exactly, except by an
@@ -178,6 +192,10 @@ def reconstruct(
     else:
         raise InputError("give either shape= or coords=, not both")
     _check_fit(model, obs, points)
+    if nfe is not None:
+        if samples:
+            raise InputError("nfe chooses the samples; give one of the two")
+        samples, sampler, steps = spend(nfe)
     if samples < 0 or seed < 0:
         raise InputError(f"samples and seed must be at least 0, not {samples} and {seed}")
     if recalibrate and not samples:
@@ -226,6 +244,27 @@ def bounded_chunk(model: Model, observations: int) -> int | None:
     observations anew, so it is no smaller than they are.
     """
     return max(CHUNK, observations) if model.flow.backbone.claims.query_invariant else None
+
+
+def spend(nfe: int) -> tuple[int, str, int]:
+    """Return samples, sampler and steps that take at most so many evaluations.
+
+    One evaluation gives the posterior mean, whose squared error is least; up to 20 more give one
+    sample, the better the more; from then on there are samples of at least 10 each, whose mean
+    comes back to the posterior's while their spread says how sure it is.
+
+    Args:
+        nfe: Evaluations, at least 1.
+
+    Raises:
+        InputError: There is none.
+    """
+    if nfe < 1:
+        raise InputError(f"a reconstruction takes at least 1 evaluation, not {nfe}")
+    if nfe == 1:
+        return 0, DIAL_SAMPLER, 1
+    samples = max(1, (nfe - 1) // DIAL_STEPS)
+    return samples, DIAL_SAMPLER, (nfe - 1) // samples
 
 
 @torch.no_grad()

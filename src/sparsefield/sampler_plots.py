@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sparsefield.comparison_plots import plot_scores
 from sparsefield.plots import new_figure
 
 if TYPE_CHECKING:
@@ -43,6 +44,29 @@ def plot_dial(report: Mapping[str, Any]) -> "Figure":
         fontsize=9,
     )
     return figure
+
+
+def plot_samplers(report: Mapping[str, Any]) -> "Figure":
+    """Return bars of the scores of samplers at one budget, with their intervals.
+
+    Args:
+        report: What `compare_samplers` returned.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    rows = {row["sampler"]: row for row in report["rows"]}
+    ranking = sorted(rows, key=lambda name: rows[name]["crps"])
+    return plot_scores(
+        {
+            **report,
+            "contestants": {n: {"kind": "model", "samples": row} for n, row in rows.items()},
+            "differences": {n: row["differences"] for n, row in rows.items()},
+            "ranking": ranking,
+            "reference": report["rows"][0]["sampler"],
+            "comparisons": len(rows) - 1,
+        }
+    )
 
 
 def _draw_score(axes: "Axes", report: Mapping[str, Any], score: str) -> None:

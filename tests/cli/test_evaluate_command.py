@@ -49,6 +49,19 @@ def test_model_samples_and_floors_in_one_report(cli, checkpoint):
     assert "PSNR" in text
 
 
+def test_samplers_are_compared_at_equal_evaluations(cli, checkpoint):
+    result, text = report(
+        cli, checkpoint(), "--data", "data.npy", "--limit", 4, "--samples", 3, "--steps", 4,
+        "--sampler", "heun", "sde", "ddim:eta=1", "--figure", "seen/samplers.png",
+    )  # fmt: skip
+    spent = {row["sampler"]: (row["steps"], row["nfe"]) for row in result["rows"]}
+    assert spent == {"heun": (4, 7), "sde": (7, 7), "ddim:eta=1": (7, 7)}
+    assert "crps_ci" in result["rows"][1]["differences"]
+    best = min(result["rows"], key=lambda row: row["crps"])["sampler"]
+    assert f"best by CRPS at 8 x 9: {best} with 7 evaluations" in text
+    assert Path("seen/samplers.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_figure_of_the_calibration_is_written(cli, checkpoint):
     call = ("--data", "data.npy", "--limit", 3, "--floors", "kriging", "--figure", "seen/c.png")
     seen = cli("evaluate", checkpoint(), *call, "--samples", 2, "--steps", 2)
@@ -59,14 +72,14 @@ def test_a_figure_of_the_calibration_is_written(cli, checkpoint):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["model.safetensors", "--sampler", "heun", "sde"], "it needs --samples"),
+        (["floors", "--samples", "2", "--sampler", "heun", "sde"], "it needs --samples"),
         (["model.safetensors", "--figure", "c.png"], "it needs a model and --samples"),
         (["floors", "--samples", "2", "--figure", "c.png"], "it needs a model and --samples"),
         (["model.safetensors", "--samples", "2", "--figure", "c.pdf"], "must be .png"),
     ],
 )
-def test_a_figure_that_cannot_be_written_is_refused_before_the_work(
-    cli, checkpoint, arguments, words
-):
+def test_what_cannot_be_finished_is_refused_before_the_work(cli, checkpoint, arguments, words):
     checkpoint()
     seen = cli("evaluate", *arguments, "--data", "nowhere.npy")
     assert seen.code == 2

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from sparsefield.cli import options
 from sparsefield.cli.progress import count_fields, duration
-from sparsefield.cli.tables import score_table
+from sparsefield.cli.tables import sampler_table, score_table
 from sparsefield.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def command(
     density: options.Density = 0.2,
     seed: options.Seed = 0,
     samples: options.Samples = 0,
-    sampler: options.SamplerName = "heun",
+    sampler: options.SamplerNames = ("heun",),
     steps: options.Steps = 10,
     size: options.Size = None,
     floors: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
@@ -56,21 +56,24 @@ def command(
         size: Grid to which fields are area-averaged; as they are by default.
         floors: all, none, or names with commas between, such as tps,kriging.
         figure: Write a figure of the draws' calibration: ranks, coverage, errors of averages,
-            spread and error by distance to the nearest observation.
+            spread and error by distance to the nearest observation. Of several samplers, a chart.
     """
     from sparsefield.evaluation.floor_scores import choose_floors, evaluate_floors
     from sparsefield.evaluation.protocol import Protocol
     from sparsefield.evaluation.report import Evaluation, write_report
     from sparsefield.fields.datasets import open_dataset
 
-    _check(model, samples, figure)
+    _check(model, samples, sampler, figure)
     loaded = None if model == "floors" else _load(model, device)
     fields = open_dataset(data, split, limit, size)
     protocol = Protocol(density, seed, split)
     result = Evaluation(model, fields.name, len(fields), protocol)
     names = choose_floors(floors, len(fields.shape))
     if loaded is not None:
-        _score_model(loaded, fields, protocol, (samples, sampler, steps), result)
+        drawing = (samples, sampler[0], steps)
+        if len(sampler) > 1:
+            return _compare(loaded, fields, protocol, drawing, sampler, json, figure)
+        _score_model(loaded, fields, protocol, drawing, result)
     if names:
         with count_fields("floors", len(fields)) as progress:
             result.floors = evaluate_floors(fields, protocol, names, progress)
@@ -85,10 +88,12 @@ def command(
     return 0
 
 
-def _check(model: str, samples: int, figure: Path | None) -> None:
+def _check(model: str, samples: int, samplers: tuple[str, ...], figure: Path | None) -> None:
     """Refuse before the work what could not be finished after it."""
     from importlib.util import find_spec
 
+    if len(samplers) != 1 and (not samplers or not samples or model == "floors"):
+        raise InputError("--sampler compares several for a model; it needs --samples")
     if samples == 1 or samples < 0:
         raise InputError(f"a spread needs at least 2 samples; --samples {samples} gives none")
     if figure is None:
@@ -143,6 +148,43 @@ def _score_model(
     }
     result.seconds += seconds
     result.nfe += draws * nfe
+
+
+def _compare(
+    model: "Model",
+    fields: "FieldDataset",
+    protocol: "Protocol",
+    drawing: tuple[int, str, int],
+    samplers: tuple[str, ...],
+    json: Path | None,
+    figure: Path | None,
+) -> int:
+    """Compare samplers at the evaluations that the first one takes."""
+    from sparsefield.evaluation.protocol import check_fit
+    from sparsefield.evaluation.report import write_report
+    from sparsefield.evaluation.sampler_comparison import best_sampler, compare_samplers
+    from sparsefield.samplers import evaluations
+
+    draws, first, steps = drawing
+    check_fit(model, fields)
+    console, budget = Console(), evaluations(first, steps)
+    report = compare_samplers(model, fields, protocol, samplers, [budget], draws, console.print)
+    console.print(sampler_table(report))
+    console.print(f"best by CRPS at {' x '.join(map(str, fields.shape))}: {best_sampler(report)}")
+    if json is not None:
+        write_report(json, report)
+    if figure is not None:
+        _save_samplers(report, figure)
+    return 0
+
+
+def _save_samplers(report: dict[str, Any], path: Path) -> None:
+    from sparsefield.files import write_atomically
+    from sparsefield.sampler_plots import plot_samplers
+
+    figure = plot_samplers(report)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
+    print(path)
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -17,12 +17,17 @@ Seed = Annotated[int, arg(metavar="N", help="Seed of masks and noise, at least 0
 Samples = Annotated[
     int, arg(metavar="S", help="Draws from the posterior; their spread is the uncertainty.")
 ]
+_SAMPLER = "NAME[:KEY=VALUE,...]"
+_SAMPLERS = "euler, heun, ab2, sde, ddim or dopri5, with settings such as sde:temperature=0.5"
 SamplerName = Annotated[
-    str,
+    str, arg(metavar=_SAMPLER, help=f"Sampler that makes the draws: {_SAMPLERS}.")
+]
+SamplerNames = Annotated[
+    tuple[str, ...],
     arg(
-        metavar="NAME[:KEY=VALUE,...]",
-        help="Sampler that makes the draws: euler, heun, ab2, sde, ddim or dopri5, with settings "
-        "such as sde:temperature=0.5, ddim:eta=1 or heun:grid=late.",
+        metavar=_SAMPLER,
+        help=f"Sampler that makes the draws: {_SAMPLERS}, ddim:eta=1 or heun:grid=late. Several "
+        "are compared at the evaluations that the first takes.",
     ),
 ]
 Steps = Annotated[int, arg(metavar="N", help="Steps of the sampler.")]

@@ -30,6 +30,7 @@ def command(
     chunk: options.Chunk = None,
     device: options.Device = "auto",
     recalibrate: bool = False,
+    nfe: Annotated[int | None, arg(metavar="N")] = None,
 ) -> int:
     """Reconstruct the whole field from an image or from scattered points.
 
@@ -47,6 +48,8 @@ def command(
         noise: Standard deviation of the measurement error in the units of the values (pixels are
             in [0, 1]); 0 reproduces what was observed exactly.
         size: Grid of the result; by default the image's, or the one the model was trained on.
+        nfe: Evaluations of the network to spend, in place of samples and steps: 1 for the mean,
+            up to 20 for one sample, more for samples and their mean, which a .png then shows.
         recalibrate: Scale the spread of the samples to the errors at held-out observations.
     """
     from sparsefield.cli.inputs import Masking, read_observation
@@ -61,11 +64,12 @@ def command(
         raise InputError(f"--size takes {len(loaded.spec.shape)} numbers here, not {len(size)}")
     shape = size or grid or loaded.spec.shape
     drawing: dict[str, Any] = {"samples": samples, "sampler": sampler, "steps": steps}
-    drawing |= {"seed": seed, "noise": noise, "recalibrate": recalibrate, "grid": grid}
+    drawing |= {"nfe": nfe, "seed": seed, "noise": noise, "recalibrate": recalibrate}
+    drawing["grid"] = grid
     drawing["chunk"] = bounded_chunk(loaded, obs.count) if chunk is None else chunk
     with count_fields("points", math.prod(shape)) as progress:
         field = reconstruct(loaded, obs, shape, **drawing, progress=progress)
-    _write(field, out)
+    _write(field, out, dialled=nfe is not None)
     cells = " x ".join(map(str, shape))
     print(f"{out}: {cells} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}")
     if recalibrate:
@@ -73,8 +77,8 @@ def command(
     return 0
 
 
-def _write(field: "Reconstruction", path: Path) -> None:
-    """Write the mean as an image, or everything as a .npz archive on the grid."""
+def _write(field: "Reconstruction", path: Path, dialled: bool) -> None:
+    """Write the mean, or what a dial was set to, as an image, or all as a .npz archive."""
     import numpy as np
 
     from sparsefield.fields.files import save_image
@@ -82,7 +86,7 @@ def _write(field: "Reconstruction", path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".png":
-        save_image(path, field.on_grid(field.mean))
+        save_image(path, field.on_grid(field.estimate if dialled else field.mean))
         return
     parts = {
         "mean": field.mean,

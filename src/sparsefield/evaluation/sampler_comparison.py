@@ -1,6 +1,6 @@
 """Samplers of one model against each other: the same masks, noise and number of evaluations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparsefield.errors import InputError
@@ -85,6 +85,12 @@ def compare_samplers(
         "mean": summarise(mean) | {"seconds": seconds},
         "rows": rows,
     }
+
+
+def best_sampler(report: Mapping[str, Any]) -> str:
+    """Return the sampler, with its evaluations, of least CRPS."""
+    best = min(report["rows"], key=lambda row: row["crps"])
+    return f"{best['sampler']} with {best['nfe']} evaluations"
 
 
 def _draw(

@@ -33,6 +33,15 @@ def build_sampler(name: str, steps: int = 10) -> Sampler:
     return kind(steps=steps, **_settings(kind, key, text))
 
 
+def evaluations(name: str, steps: int) -> int:
+    """Return how many evaluations a sampler, with or without settings, takes for so many steps.
+
+    Raises:
+        InputError: The sampler is unknown.
+    """
+    return _split(name)[0].evaluations(steps)
+
+
 def steps_within(name: str, nfe: int) -> int:
     """Return the most steps with which a sampler, with or without settings, takes at most `nfe`
     evaluations.
@@ -74,5 +83,6 @@ __all__ = [
     "Sampler",
     "Trajectory",
     "build_sampler",
+    "evaluations",
     "steps_within",
 ]

@@ -109,6 +109,11 @@ class Sampler(ABC):
         self.grid = grid
 
     @classmethod
+    def evaluations(cls, steps: int) -> int:
+        """Return how many evaluations so many steps take."""
+        return steps
+
+    @classmethod
     def steps_within(cls, nfe: int) -> int:
         """Return the most steps that take at most so many evaluations."""
         return nfe

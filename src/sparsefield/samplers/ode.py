@@ -32,6 +32,11 @@ class HeunSampler(Sampler):
     order = 2
 
     @classmethod
+    def evaluations(cls, steps: int) -> int:
+        """See `Sampler.evaluations`."""
+        return 2 * steps - 1
+
+    @classmethod
     def steps_within(cls, nfe: int) -> int:
         """See `Sampler.steps_within`."""
         return (nfe + 1) // 2
