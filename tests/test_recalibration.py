@@ -12,6 +12,7 @@ from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.normalize import Normalizer
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
+from sparsefield.flow.noise import WhiteNoise
 from sparsefield.recalibration import hold_out, scale_spread, spread_factor
 from sparsefield.reconstruction import Model, fit_spread, reconstruct
 
@@ -54,7 +55,8 @@ class Posterior(nn.Module):
 
 def make_model(factor):
     spec = ModelSpec("v1", {}, "data", 1.0, NORMALIZER, SHAPE)
-    return Model("posterior", Flow(Posterior(factor), "data"), spec)
+    # the closed form is that of white noise, on the grid and off it
+    return Model("posterior", Flow(Posterior(factor), "data", noise=WhiteNoise()), spec)
 
 
 @pytest.fixture(scope="module")

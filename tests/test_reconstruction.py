@@ -87,11 +87,11 @@ def test_noise_is_white_on_the_observed_grid_and_a_function_between(model):
     assert not torch.allclose(other.samples, coarse.samples)
 
 
-def test_observed_grid_is_that_of_training_or_finer_for_as_dense_observations(model):
-    spec = model.spec  # a fifth of 30 points is 6
-    assert spec.observed_grid(6) == spec.observed_grid(1) == spec.observed_grid(11) == SHAPE
-    assert spec.observed_grid(24) == (10, 12)
-    assert spec.observed_grid(96) == (20, 24)
+def test_observed_grid_is_that_of_training_or_finer_for_more_observations(model):
+    spec = model.spec
+    assert spec.observed_grid(1) == spec.observed_grid(30) == SHAPE
+    assert spec.observed_grid(31) == spec.observed_grid(120) == (10, 12)
+    assert spec.observed_grid(121) == (20, 24)
     with pytest.raises(InputError, match="grid needs 2 numbers of cells, not 1"):
         reconstruct(model, observe(), grid=(5,))
 

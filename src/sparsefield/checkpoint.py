@@ -37,7 +37,6 @@ class ModelSpec:
         path: Key of PATHS.
         noise: Name in NOISES.
         noise_length: Correlation length of lattice noise, in cells of the observed grid.
-        density: Fraction of the points that was observed in training.
     """
 
     model: str
@@ -50,7 +49,6 @@ class ModelSpec:
     path: str = "linear"
     noise: str = "lattice"
     noise_length: float = 1.0
-    density: float = 0.2
 
     def build(self) -> Flow:
         """Build the flow with fresh weights."""
@@ -59,10 +57,12 @@ class ModelSpec:
         return Flow(backbone, self.prediction, build_path(self.path), self.time_shift, noise)
 
     def observed_grid(self, count: int) -> tuple[int, ...]:
-        """Return the grid whose cells so many observations are, if nobody says: that of training,
-        or one finer by a power of two where observations lie as densely as in training there."""
-        finer = math.log2(count / (self.density * math.prod(self.shape))) / len(self.shape)
-        return tuple(n * 2 ** max(0, round(finer)) for n in self.shape)
+        """Return the grid whose cells so many observations are taken for, if nobody says.
+
+        It is that of training, or finer by the least power of two that has as many cells.
+        """
+        finer = math.log2(count / math.prod(self.shape)) / len(self.shape)
+        return tuple(n * 2 ** max(0, math.ceil(finer)) for n in self.shape)
 
     def to_json(self) -> str:
         """Describe the model as JSON."""

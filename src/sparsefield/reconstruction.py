@@ -169,7 +169,7 @@ def reconstruct(
             or one per channel; 0 for exact observations. See `true_values`.
         grid: Grid whose cells were observed, if they are cells: values are asked for as means over
             cells that are finer or coarser by as much as `shape` is. By default that of training,
-            or a finer one for as dense observations.
+            or a finer one for more observations than it has cells.
         recalibrate: Scale the draws' deviations from the mean by `fit_spread`, at the price of
             FOLDS more reconstructions with FOLD_SAMPLES draws each.
         progress: Called with the number of points of the mean done after each chunk.

@@ -317,7 +317,6 @@ def _describe(config: TrainConfig, fields: FieldDataset) -> ModelSpec:
         path=config.flow.path,
         noise=config.flow.noise,
         noise_length=config.flow.noise_length,
-        density=sum(config.data.density) / 2,
     )
 
 
