@@ -212,25 +212,23 @@ def reconstruct(
         return model.flow.noise(queries.expand(draws, -1, -1), obs.channels, keys, observed)
 
     mean = posterior_mean(model, expected.batched(), queries, source(0, 1), chunk, progress, cell)
-    draws, nfe = None, 1
-    spread = 1.0
+    draws, spread, spent = None, 1.0, 1
     if samples > 0:
-        every = queries.expand(samples, -1, -1)
-        seen = Observation.stack(drawn)
+        every, seen = queries.expand(samples, -1, -1), Observation.stack(drawn)
         draws, each = draw_samples(model, seen, every, source, sampler, steps, cell)
-        nfe += samples * each
+        spent += samples * each
         if recalibrate:
             how: dict[str, Any] = {"sampler": sampler, "steps": steps, "seed": seed}
             spread = fit_spread(model, obs, points, **how, noise=noise, grid=observed)
             draws = model.spec.normalizer.clip(scale_spread(draws, mean, spread))
-            nfe += FOLDS * (1 + FOLD_SAMPLES * each)
+            spent += FOLDS * (1 + FOLD_SAMPLES * each)
     return Reconstruction(
         mean=mean[0],
         std=None if draws is None or samples < 2 else draws.std(0),
         samples=draws,
         coords=points,
         shape=None if shape is None else tuple(shape),
-        nfe=nfe,
+        nfe=spent,
         seconds=time.perf_counter() - start,
         obs=obs,
         spread=spread,
@@ -249,9 +247,9 @@ def bounded_chunk(model: Model, observations: int) -> int | None:
 def spend(nfe: int) -> tuple[int, str, int]:
     """Return samples, sampler and steps that take at most so many evaluations.
 
-    One evaluation gives the posterior mean, whose squared error is least; up to 20 more give one
-    sample, the better the more; from then on there are samples of at least 10 each, whose mean
-    comes back to the posterior's while their spread says how sure it is.
+    One evaluation gives the posterior mean, whose squared error is least. With up to 20 one sample
+    is drawn, the better the more. From then on there are samples of at least 10 each, whose mean
+    comes back to the posterior's and whose spread says how sure it is.
 
     Args:
         nfe: Evaluations, at least 1.
