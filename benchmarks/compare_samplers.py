@@ -27,7 +27,16 @@ from sparsefield.reconstruction import load
 from sparsefield.sampler_plots import plot_dial
 
 ROOT = Path(__file__).parent.parent
-SAMPLERS = ("heun", "euler", "ab2", "ddim:eta=0.5", "ddim:eta=1", "sde", "sde:temperature=0.3")
+SAMPLERS = (
+    "heun",
+    "euler",
+    "ab2",
+    "dpm",
+    "ddim:eta=0.5",
+    "ddim:eta=1",
+    "sde",
+    "sde:temperature=0.3",
+)
 BUDGETS = (3, 5, 10, 20, 50)
 COLUMNS = {
     "PSNR of one draw, dB": ("psnr", 2),

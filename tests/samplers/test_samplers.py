@@ -197,7 +197,7 @@ def test_times_stay_where_a_velocity_exists(name):
 
 
 def test_known_prices():
-    prices = {"euler": 7, "heun": 13, "ab2": 7, "ddim": 7, "sde": 7}
+    prices = {"euler": 7, "heun": 13, "ab2": 7, "deis": 7, "ddim": 7, "sde": 7}
     for name, price in prices.items():
         assert sample(name, 7, partial(fields, B))[0].nfe == price
 

@@ -18,7 +18,7 @@ Samples = Annotated[
     int, arg(metavar="S", help="Draws from the posterior; their spread is the uncertainty.")
 ]
 _SAMPLER = "NAME[:KEY=VALUE,...]"
-_SAMPLERS = "euler, heun, ab2, sde, ddim or dopri5, with settings such as sde:temperature=0.5"
+_SAMPLERS = "euler, heun, ab2, deis, sde, ddim or dopri5, with settings as in sde:temperature=2"
 SamplerName = Annotated[
     str, arg(metavar=_SAMPLER, help=f"Sampler that makes the draws: {_SAMPLERS}.")
 ]

@@ -6,13 +6,19 @@ from typing import Any
 from sparsefield.errors import InputError, unknown_name
 from sparsefield.samplers.adaptive import DormandPrinceSampler
 from sparsefield.samplers.base import GRIDS, NoiseFields, Sampler, SampleResult, Trajectory
-from sparsefield.samplers.ode import AdamsBashforthSampler, EulerSampler, HeunSampler
+from sparsefield.samplers.ode import (
+    AdamsBashforthSampler,
+    EulerSampler,
+    ExponentialSampler,
+    HeunSampler,
+)
 from sparsefield.samplers.stochastic import DDIMSampler, SDESampler
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "euler": EulerSampler,
     "heun": HeunSampler,
     "ab2": AdamsBashforthSampler,
+    "deis": ExponentialSampler,
     "sde": SDESampler,
     "ddim": DDIMSampler,
     "dopri5": DormandPrinceSampler,

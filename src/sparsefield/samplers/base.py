@@ -41,6 +41,7 @@ class Trajectory:
 
     Attributes:
         nfe: Evaluations of the backbone so far.
+        last_data: The latest time and data estimate, None before the first.
         last_velocity: The latest time and velocity, None before the first.
     """
 
@@ -55,6 +56,7 @@ class Trajectory:
         self.flow, self.coords, self.obs, self.cell = flow, coords, obs, cell
         self.prepared = flow.prepare(coords, obs, cell)
         self.nfe = 0
+        self.last_data: tuple[Tensor, Tensor] | None = None
         self.last_velocity: tuple[Tensor, Tensor] | None = None
         self._noise, self._fields = noise, 0
 
@@ -62,7 +64,9 @@ class Trajectory:
         """Return the data estimate (B, L, C) at state x (B, L, C) and scalar time t."""
         self.nfe += 1
         where = self.coords, self.obs, self.prepared, self.cell
-        return self.flow.denoise(x, _times(x, t), *where)
+        data = self.flow.denoise(x, _times(x, t), *where)
+        self.last_data = t, data
+        return data
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Return dx/dt (B, L, C) at state x (B, L, C) and scalar time t."""
