@@ -33,7 +33,7 @@ SAME_VALUE = 1e-4
 SAME_POINT = 1e-5
 
 # How `spend` makes a sample.
-DIAL_SAMPLER, DIAL_STEPS = "ab2", 10
+DIAL_SAMPLER, DIAL_STEPS = "deis:grid=late", 10
 
 # What recalibration holds out and draws unless told otherwise.
 FOLDS, FOLD_SAMPLES = 5, 8
