@@ -18,7 +18,7 @@ from sparsefield.samplers import GRIDS, SAMPLERS, build_sampler, steps_within
 B, L, P, C = 2, 63, 3, 5
 MEAN, SCALE = 0.7, 0.4
 CELLS = (6, 7, 5)
-FIXED = [name for name, kind in SAMPLERS.items() if not hasattr(kind, "adaptive")]
+FIXED = [name for name, kind in SAMPLERS.items() if not kind.adaptive]
 # every kind of fresh noise
 STOCHASTIC = ["sde", "sde:temperature=0.3", "sde:temperature=3", "ddim:eta=0.5", "ddim:eta=1"]
 EVERY = [*SAMPLERS, *STOCHASTIC]

@@ -141,7 +141,7 @@ class LatticeNoise(Noise):
         return below.astype(np.int64) - 1, weights
 
 
-def _taps(first: np.ndarray, weights: np.ndarray) -> "list[tuple[np.ndarray, np.ndarray]]":
+def _taps(first: np.ndarray, weights: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return nodes (..., P) and weights (...) of all combinations that count somewhere."""
     taps = []
     for offsets in product(range(4), repeat=first.shape[-1]):

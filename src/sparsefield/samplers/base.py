@@ -93,6 +93,7 @@ class Sampler(ABC):
         order: The error falls as steps to the power of minus this; for stochastic samplers that of
             mean and variance.
         stochastic: Fresh noise enters on the way.
+        adaptive: It chooses its own steps.
 
     Raises:
         InputError: There is no step, or the grid is unknown or not rising from 0 to 1.
@@ -100,6 +101,7 @@ class Sampler(ABC):
 
     order: int
     stochastic = False
+    adaptive = False
 
     def __init__(self, steps: int = 10, grid: str | Sequence[float] = "trained") -> None:
         if steps < 1:
@@ -125,7 +127,9 @@ class Sampler(ABC):
     def time_grid(self, flow: Flow) -> Tensor:
         """Return the times (steps + 1,) from 0 to 1."""
         if isinstance(self.grid, str):
-            return GRIDS[self.grid](flow, torch.linspace(0, 1, self.steps + 1).double())
+            return GRIDS[self.grid](
+                flow, torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
+            )
         return torch.tensor(self.grid, dtype=torch.float64)
 
     @abstractmethod

@@ -15,10 +15,9 @@ from sparsefield.evaluation.benchmark import Work, compare, environment
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.masks import observed_indices
+from sparsefield.fields.normalize import Normalizer
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
-from sparsefield.flow.path import build_path
-from sparsefield.models import build_model
 from sparsefield.training.config import TrainConfig, load_config, preset_names
 from sparsefield.training.loop import Trainer, TrainingData
 from sparsefield.training.run import Run
@@ -131,10 +130,7 @@ def _density(config: TrainConfig) -> float:
 
 
 def _build_flow(config: TrainConfig) -> Flow:
-    settings = {key: value for key, value in config.model.items() if key != "name"}
-    backbone = build_model(config.model["name"], **settings)
-    path = build_path(config.flow.path)
-    return Flow(backbone, config.flow.prediction, path, config.flow.time_shift)
+    return config.spec(Normalizer.unit_range(CHANNELS), (SIZES[0],) * 2).build()
 
 
 def _parameters(config: TrainConfig) -> int:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from sparsefield.checkpoint import ModelSpec
 from sparsefield.errors import InputError, unknown_name
+from sparsefield.fields.normalize import Normalizer
 from sparsefield.models import model_defaults
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -129,6 +131,21 @@ class TrainConfig:
     def length(self) -> str:
         """How long the run lasts, in words."""
         return f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
+
+    def spec(self, normalizer: Normalizer, shape: tuple[int, ...]) -> ModelSpec:
+        """Describe the model for fields with these channels on a grid of this shape."""
+        settings = {key: value for key, value in self.model.items() if key != "name"}
+        return ModelSpec(
+            model=self.model["name"],
+            settings=settings | {"channels": normalizer.channels, "dims": len(shape)},
+            prediction=self.flow.prediction,
+            time_shift=self.flow.time_shift,
+            normalizer=normalizer,
+            shape=shape,
+            path=self.flow.path,
+            noise=self.flow.noise,
+            noise_length=self.flow.noise_length,
+        )
 
 
 def load_config(preset: str, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -82,7 +82,7 @@ def open_training_data(config: TrainConfig) -> TrainingData:
     """Open the training fields of all data sets, and the validation fields carved from them.
 
     Raises:
-        InputError: There are no data, or the sets do not share a grid.
+        InputError: There are no data, the sets do not share a grid, or none has the finer one.
     """
     if not config.data.paths:
         raise InputError("no training data: pass --data with a file or folder of fields")
@@ -101,9 +101,7 @@ def open_training_data(config: TrainConfig) -> TrainingData:
     return TrainingData(whole.subset(kept), whole.subset(held_out), finer)
 
 
-def _open_finer(
-    config: TrainConfig, sets: list[FieldDataset], kept: np.ndarray
-) -> FieldDataset | None:
+def _open_finer(config: TrainConfig, sets: list[FieldDataset], kept: np.ndarray) -> FieldDataset:
     """Return the kept fields of all sets on the finer grid, of those that have it."""
     parts, first = [], 0
     for path, coarse in zip(config.data.paths, sets, strict=True):
@@ -114,7 +112,9 @@ def _open_finer(
         except InputError:  # its grid is not as fine
             continue
         parts.append(fine.subset(mine).values)
-    return FieldDataset(np.concatenate(parts), "finer") if parts else None
+    if not parts:
+        raise InputError(f"no data set has a grid as fine as data.fine={list(config.data.fine)}")
+    return FieldDataset(np.concatenate(parts), "finer")
 
 
 class Trainer:
@@ -138,7 +138,7 @@ class Trainer:
         self.validation = data.validation
         self.device = choose_device(config.device)
         self.autocast = autocast_type(config.precision, self.device)
-        self.spec = _describe(config, data.training)
+        self.spec = config.spec(data.training.normalizer, data.training.shape)
         torch.manual_seed(config.seed)
         flow = self.spec.build().to(self.device)
         if config.init:
@@ -302,22 +302,6 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
         return config.optimizer.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
     return config.optimizer.lr * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _describe(config: TrainConfig, fields: FieldDataset) -> ModelSpec:
-    settings = {k: v for k, v in config.model.items() if k != "name"}
-    settings |= {"channels": fields.channels, "dims": len(fields.shape)}
-    return ModelSpec(
-        model=config.model["name"],
-        settings=settings,
-        prediction=config.flow.prediction,
-        time_shift=config.flow.time_shift,
-        normalizer=fields.normalizer,
-        shape=fields.shape,
-        path=config.flow.path,
-        noise=config.flow.noise,
-        noise_length=config.flow.noise_length,
-    )
 
 
 def _take_weights(flow: torch.nn.Module, checkpoint: str) -> None:

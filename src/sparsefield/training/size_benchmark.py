@@ -107,15 +107,7 @@ def _spec(name: str, settings: Sequence[str]) -> ModelSpec:
     if name in bundled:
         return read_spec(bundled[name])
     config = load_config(name, settings)
-    return ModelSpec(
-        config.model["name"],
-        {key: value for key, value in config.model.items() if key != "name"},
-        config.flow.prediction,
-        config.flow.time_shift,
-        Normalizer.unit_range(CHANNELS),
-        (OBSERVED_SIDE,) * 2,
-        path=config.flow.path,
-    )
+    return config.spec(Normalizer.unit_range(CHANNELS), (OBSERVED_SIDE,) * 2)
 
 
 def _load(name: str, settings: Sequence[str], device: torch.device) -> Model:
