@@ -22,8 +22,9 @@ from sparsefield.errors import InputError
 from sparsefield.evaluation.protocol import Protocol, check_fit
 from sparsefield.evaluation.sampler_comparison import compare_samplers
 from sparsefield.fields.datasets import open_dataset
-from sparsefield.files import write_atomically, write_text
-from sparsefield.reconstruction import load
+from sparsefield.files import write_text
+from sparsefield.inference import load
+from sparsefield.plots import save_figure
 from sparsefield.sampler_plots import plot_dial
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,8 @@ SAMPLERS = (
     "heun",
     "euler",
     "ab2",
-    "dpm",
+    "deis",
+    "deis:grid=late",
     "ddim:eta=0.5",
     "ddim:eta=1",
     "sde",
@@ -95,9 +97,7 @@ def write_page(folder: Path) -> None:
     if not file.is_file():
         raise InputError(f"no results at {file}; measure first")
     report = json.loads(file.read_text())
-    figure = plot_dial(report)
-    chart = folder / "images" / "samplers.png"
-    write_atomically(chart, lambda path: figure.savefig(path, format="png", dpi=110))
+    save_figure(plot_dial(report), folder / "images" / "samplers.png")
     write_text(folder / "samplers.md", render(report))
 
 

@@ -31,7 +31,8 @@ from sparsefield.comparison_plots import plot_scores
 from sparsefield.devices import autocast_type, choose_device
 from sparsefield.errors import InputError, unknown_name
 from sparsefield.evaluation.report import code_version
-from sparsefield.files import write_atomically, write_text
+from sparsefield.files import write_text
+from sparsefield.plots import save_figure
 from sparsefield.training.config import load_config
 from sparsefield.training.run import Run
 
@@ -372,9 +373,7 @@ def write_page(folder: Path) -> None:
     if not file.is_file():
         raise InputError(f"no results at {file}; train first")
     results = json.loads(file.read_text())
-    chart = images(folder) / "scores.png"
-    figure = plot_scores(results["comparison"])
-    write_atomically(chart, lambda path: figure.savefig(path, format="png", dpi=110))
+    save_figure(plot_scores(results["comparison"]), images(folder) / "scores.png")
     write_text(folder / "architectures.md", render(results))
 
 

@@ -20,6 +20,7 @@ LAYERS = [
     {"flow"},
     {"models", "samplers"},
     {"checkpoint", "recalibration"},
+    {"inference"},
     {"reconstruction"},
     {"evaluation"},
     {"plots"},

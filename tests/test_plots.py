@@ -12,8 +12,9 @@ from sparsefield.evaluation.protocol import Protocol
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.observation import Observation
+from sparsefield.inference import Model
 from sparsefield.plots import UNKNOWN, plot_reconstruction, plot_training
-from sparsefield.reconstruction import Model, Reconstruction
+from sparsefield.reconstruction import Reconstruction
 
 
 def reconstruction(shape, channels=3, draws=2, grid=None):

@@ -13,8 +13,9 @@ from sparsefield.fields.normalize import Normalizer
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import WhiteNoise
+from sparsefield.inference import Model
 from sparsefield.recalibration import hold_out, scale_spread, spread_factor
-from sparsefield.reconstruction import Model, fit_spread, reconstruct
+from sparsefield.reconstruction import fit_spread, reconstruct
 
 SHAPE, M, C = (41,), 23, 60
 FIELD = GaussianField(length=0.1, nugget=1e-6)

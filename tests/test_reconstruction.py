@@ -11,7 +11,8 @@ from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.normalize import Normalizer
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
-from sparsefield.reconstruction import Model, load, reconstruct
+from sparsefield.inference import Model, load
+from sparsefield.reconstruction import reconstruct
 from sparsefield.samplers import SAMPLERS
 
 SHAPE, C, M = (5, 6), 2, 9
@@ -115,6 +116,15 @@ def test_draws_depend_on_the_seed_and_on_nothing_else(model, sampler):
     other = reconstruct(model, obs, samples=3, seed=1, **settings)
     assert not torch.allclose(one.samples, other.samples)
     assert not torch.allclose(one.samples[0], one.samples[1])
+
+
+def test_draws_made_in_groups_are_the_same_as_all_at_once(model, monkeypatch):
+    obs = observe()
+    together = reconstruct(model, obs, samples=5, noise=0.3)
+    monkeypatch.setattr("sparsefield.reconstruction.CHUNK", 2 * 5 * 6)
+    apart = reconstruct(model, obs, samples=5, noise=0.3)
+    torch.testing.assert_close(apart.samples, together.samples)
+    assert apart.nfe == together.nfe
 
 
 def test_stated_noise_moves_observed_values_and_leaves_a_spread_at_them(model):

@@ -12,7 +12,8 @@ from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.masks import observed_indices
 from sparsefield.fields.normalize import Normalizer
 from sparsefield.fields.observation import Observation
-from sparsefield.reconstruction import CHUNK, Model, bounded_chunk, load, reconstruct
+from sparsefield.inference import CHUNK, Model, bounded_chunk, load
+from sparsefield.reconstruction import reconstruct
 
 SIDE = 1024
 

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from sparsefield.fields.grids import cell_centres
     from sparsefield.fields.observation import Observation
     from sparsefield.fields.photographs import example
+    from sparsefield.inference import Model, load
     from sparsefield.models import MODELS, build_model
-    from sparsefield.reconstruction import Model, Reconstruction, fit_spread, load, reconstruct
+    from sparsefield.reconstruction import Reconstruction, fit_spread, reconstruct
     from sparsefield.samplers import SAMPLERS
 
 __version__ = "0.1.0"
@@ -36,7 +37,7 @@ __all__ = [
 _HOMES = {
     "InputError": "errors",
     "MODELS": "models",
-    "Model": "reconstruction",
+    "Model": "inference",
     "Observation": "fields.observation",
     "Reconstruction": "reconstruction",
     "SAMPLERS": "samplers",
@@ -44,7 +45,7 @@ _HOMES = {
     "cell_centres": "fields.grids",
     "example": "fields.photographs",
     "fit_spread": "reconstruction",
-    "load": "reconstruction",
+    "load": "inference",
     "open_dataset": "fields.datasets",
     "reconstruct": "reconstruction",
 }

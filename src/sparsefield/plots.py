@@ -18,7 +18,8 @@ from sparsefield.evaluation.protocol import Protocol, Task, data_range, make_tas
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import Target, target_indices
 from sparsefield.files import write_atomically
-from sparsefield.reconstruction import Model, Reconstruction
+from sparsefield.inference import Model
+from sparsefield.reconstruction import Reconstruction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 UNKNOWN = (0.88, 0.88, 0.88)
 PANEL_INCHES = 1.55
 TRAINING_ROWS = 4
+DPI = 130
 
 
 class Panel(NamedTuple):
@@ -126,7 +128,16 @@ def plot_training(
         targets = torch.from_numpy(target_indices(*key, target))
         rows.append(_training_row(task, item, targets, values, data_range(fields)))
     figure = _draw(rows, ["truth", "observed", "targets", "predicted targets", "full field"])
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+    save_figure(figure, path)
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI))
 
 
 def _training_row(

@@ -1,10 +1,9 @@
 """From observations to a whole field: what everything above the flow calls."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +11,20 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from sparsefield.checkpoint import ModelSpec, load_checkpoint, resolve
 from sparsefield.errors import InputError
 from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.measurement import true_values
 from sparsefield.fields.observation import Observation
-from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import field_keys
-from sparsefield.models import MODELS
+from sparsefield.inference import (
+    CHUNK,
+    SAME_POINT,
+    Model,
+    draw_samples,
+    posterior_mean,
+    relative_cell,
+)
 from sparsefield.recalibration import scale_spread, spread_factor
-from sparsefield.samplers import NoiseFields, build_sampler
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,41 +32,11 @@ if TYPE_CHECKING:
 # Values may leave the range of a model by this much, as rounding does.
 SAME_VALUE = 1e-4
 
-# Two points closer than this, in coordinate units, are one point.
-SAME_POINT = 1e-5
-
 # How `spend` makes a sample.
 DIAL_SAMPLER, DIAL_STEPS = "deis:grid=late", 10
 
 # What recalibration holds out and draws unless told otherwise.
 FOLDS, FOLD_SAMPLES = 5, 8
-# Points of a mean that commands compute at a time, or as many as are observed if those are more.
-CHUNK = 65_536
-
-
-@dataclass(frozen=True)
-class Model:
-    """A loaded flow with what is needed to use it in physical units.
-
-    Attributes:
-        name: Name or path it was loaded by.
-        flow: The flow, in evaluation mode.
-        spec: Its description.
-    """
-
-    name: str
-    flow: Flow
-    spec: ModelSpec
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.flow.parameters()).device
-
-    @property
-    def parameters(self) -> int:
-        """Number of trainable weights."""
-        return sum(weight.numel() for weight in self.flow.parameters())
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,16 +97,6 @@ class Reconstruction:
         from sparsefield.plots import plot_reconstruction
 
         return plot_reconstruction(self)
-
-
-def load(name: str | Path = "default", device: str | torch.device = "cpu") -> Model:
-    """Load a bundled model by name, or a trained one by run folder or file.
-
-    Raises:
-        InputError: There is no such model, or the file is damaged.
-    """
-    flow, spec = load_checkpoint(resolve(name))
-    return Model(str(name), flow.to(device), spec)
 
 
 def reconstruct(
@@ -207,15 +170,23 @@ def reconstruct(
         raise InputError(f"grid needs {points.shape[1]} numbers of cells, not {len(observed)}")
     cell = relative_cell(observed, observed if shape is None else shape)
 
-    def source(step: int, draws: int = samples) -> Tensor:
-        keys = np.concatenate([field_keys(seed, [0], draw, step) for draw in range(draws)])
-        return model.flow.noise(queries.expand(draws, -1, -1), obs.channels, keys, observed)
+    def source(draws: Sequence[int], step: int) -> Tensor:
+        keys = np.concatenate([field_keys(seed, [0], draw, step) for draw in draws])
+        return model.flow.noise(queries.expand(len(keys), -1, -1), obs.channels, keys, observed)
 
-    mean = posterior_mean(model, expected.batched(), queries, source(0, 1), chunk, progress, cell)
+    alone = source([0], 0)
+    mean = posterior_mean(model, expected.batched(), queries, alone, chunk, progress, cell)
     draws, spread, spent = None, 1.0, 1
     if samples > 0:
-        every, seen = queries.expand(samples, -1, -1), Observation.stack(drawn)
-        draws, each = draw_samples(model, seen, every, source, sampler, steps, cell)
+        parts = []
+        for group in _in_groups(samples, len(points)):
+            every = queries.expand(len(group), -1, -1)
+            seen = Observation.stack([drawn[draw] for draw in group])
+            part, each = draw_samples(
+                model, seen, every, partial(source, group), sampler, steps, cell
+            )
+            parts.append(part)
+        draws = torch.cat(parts)
         spent += samples * each
         if recalibrate:
             how: dict[str, Any] = {"sampler": sampler, "steps": steps, "seed": seed}
@@ -233,15 +204,6 @@ def reconstruct(
         obs=obs,
         spread=spread,
     )
-
-
-def bounded_chunk(model: Model, observations: int) -> int | None:
-    """Return the points of a mean to compute at a time, so that memory is bounded; None for all.
-
-    Only models whose claims include `query_invariant` can be asked in parts. Each part encodes the
-    observations anew, so it is no smaller than they are.
-    """
-    return max(CHUNK, observations) if model.flow.backbone.claims.query_invariant else None
 
 
 def spend(nfe: int) -> tuple[int, str, int]:
@@ -265,76 +227,10 @@ def spend(nfe: int) -> tuple[int, str, int]:
     return samples, DIAL_SAMPLER, (nfe - 1) // samples
 
 
-@torch.no_grad()
-def posterior_mean(
-    model: Model,
-    obs: Observation,
-    coords: Tensor,
-    noise: Tensor,
-    chunk: int | None = None,
-    progress: Callable[[int], None] = lambda count: None,
-    cell: float = 1.0,
-) -> Tensor:
-    """Return E[field | observations] (B, L, C) in physical units by one evaluation.
-
-    Args:
-        model: The model.
-        obs: Batched observations in physical units.
-        coords: Points (B, L, P).
-        noise: Source noise (B, L, C); the network starts from it, as in training.
-        chunk: Points computed at a time, all if None.
-        progress: Called with the number of points done after each chunk.
-        cell: Side of the points' cells, in sides of the observations'.
-
-    Raises:
-        InputError: Points in chunks would see each other in another way than all at once.
-    """
-    if chunk is not None and not model.flow.backbone.claims.query_invariant:
-        raise InputError(
-            f"model '{model.name}' lets points depend on each other; its mean cannot be computed "
-            "in chunks"
-        )
-    if chunk is not None and chunk < 1:
-        raise InputError(f"chunk must be at least 1, not {chunk}")
-    normalised, queries = _to_model(model, obs, coords)
-    size = chunk or queries.shape[1]
-    parts = zip(noise.to(model.device).split(size, 1), queries.split(size, 1), strict=True)
-    side = queries.new_full((len(queries),), cell)
-    means = []
-    for x, at in parts:
-        means.append(model.flow.posterior_mean(x, at, normalised, side))
-        progress(at.shape[1])
-    return _to_user(model, torch.cat(means, dim=1), obs, coords, cell)
-
-
-def draw_samples(
-    model: Model,
-    obs: Observation,
-    coords: Tensor,
-    noise: NoiseFields,
-    sampler: str,
-    steps: int,
-    cell: float = 1.0,
-) -> tuple[Tensor, int]:
-    """Return posterior samples (B, L, C) in physical units and the evaluations that each took.
-
-    Args:
-        model: The model.
-        obs: Batched observations in physical units.
-        coords: Points (B, L, P).
-        noise: Returns independent fields of the flow's source noise (B, L, C) by their number.
-        sampler: Key of SAMPLERS, with settings as `build_sampler` takes them.
-        steps: Steps of the sampler.
-        cell: Side of the points' cells, in sides of the observations'.
-    """
-    normalised, queries = _to_model(model, obs, coords)
-
-    def on_device(step: int) -> Tensor:
-        return noise(step).to(model.device, torch.float32)
-
-    side = queries.new_full((len(queries),), cell)
-    result = build_sampler(sampler, steps)(model.flow, on_device, queries, normalised, side)
-    return _to_user(model, result.values, obs, coords, cell), result.nfe
+def _in_groups(samples: int, points: int) -> list[range]:
+    """Return the draws to make at a time, so that memory is bounded: one, or CHUNK points."""
+    size = max(1, CHUNK // points)
+    return [range(first, min(first + size, samples)) for first in range(0, samples, size)]
 
 
 def _exact(
@@ -351,47 +247,6 @@ def _exact(
     clip = model.spec.normalizer.clip
     possible = true_values(obs, noise, samples, seed)
     return [Observation(each.coords, clip(each.values)) for each in possible]
-
-
-def _to_model(model: Model, obs: Observation, coords: Tensor) -> tuple[Observation, Tensor]:
-    values = model.spec.normalizer.apply(obs.values)
-    normalised = Observation(obs.coords, values, obs.valid).to(model.device, torch.float32)
-    return normalised, coords.to(model.device, torch.float32)
-
-
-def _to_user(
-    model: Model, values: Tensor, obs: Observation, coords: Tensor, cell: float
-) -> Tensor:
-    """Return physical values within their range, with observed ones put in exactly.
-
-    What an autoencoder decodes stays as it is: its field is observed everywhere. So do the values
-    of a model that tells cells of different sizes apart: a mean over a cell is none of its parts.
-    """
-    normalizer = model.spec.normalizer
-    physical = normalizer.clip(normalizer.invert(values.float().cpu()))
-    other_cells = model.spec.settings.get("cells", False) and cell != 1
-    if MODELS[model.spec.model].claims.autoencoder or other_cells:
-        return physical
-    return copy_observed(physical, coords, obs)
-
-
-def relative_cell(observed: Sequence[int], asked: Sequence[int]) -> float:
-    """Return the side of a cell of one grid in sides of a cell of another, as a geometric mean."""
-    return math.prod(n / m for n, m in zip(observed, asked, strict=True)) ** (1 / len(asked))
-
-
-def copy_observed(values: Tensor, coords: Tensor, obs: Observation) -> Tensor:
-    """Return values (B, L, C) at coords (B, L, P) with exact values wherever one was observed."""
-    values = values.clone()
-    for item in range(len(values)):
-        seen = obs.valid[item]
-        distance, nearest = cKDTree(obs.coords[item][seen].cpu()).query(
-            coords[item].cpu(), distance_upper_bound=SAME_POINT
-        )
-        at = torch.from_numpy(np.isfinite(distance))
-        observed = obs.values[item][seen].to(values)
-        values[item, at] = observed[torch.from_numpy(nearest)[at]]
-    return values
 
 
 def _check_fit(model: Model, obs: Observation, points: Tensor) -> None:

@@ -153,7 +153,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(cli, checkpoint, argumen
 
 
 def test_figures_without_matplotlib_are_refused_before_the_work(cli, two, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sparsefield.cli.figures.find_spec", lambda name: None)
     seen = cli("compare", *two, *DATA, "--figures", "shown")
     assert seen.code == 2
     assert "needs matplotlib" in seen.err

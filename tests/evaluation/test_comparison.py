@@ -32,7 +32,7 @@ from sparsefield.evaluation.protocol import (
 )
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.flow.flow import Flow
-from sparsefield.reconstruction import Model
+from sparsefield.inference import Model
 
 N, SHAPE, C = 8, (8, 9), 3
 PROTOCOL = Protocol(density=0.3, seed=3, batch_size=5)

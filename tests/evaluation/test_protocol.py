@@ -19,7 +19,7 @@ from sparsefield.evaluation.protocol import (
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
 from sparsefield.flow.flow import Flow
-from sparsefield.reconstruction import Model
+from sparsefield.inference import Model
 
 N, SHAPE, C = 5, (8, 9), 3
 PROTOCOL = Protocol(density=0.3, seed=3)

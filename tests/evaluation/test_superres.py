@@ -27,7 +27,7 @@ from sparsefield.evaluation.superres import (
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
 from sparsefield.flow.flow import Flow
-from sparsefield.reconstruction import Model
+from sparsefield.inference import Model
 
 N, SIDE, C = 4, 8, 3
 PROTOCOL = Protocol(density=0.3, seed=3)

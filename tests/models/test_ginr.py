@@ -14,11 +14,12 @@ from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.observation import Observation
 from sparsefield.fields.photographs import photographs
 from sparsefield.flow.flow import Flow
+from sparsefield.inference import load
 from sparsefield.models import MODELS, build_model, model_defaults
 from sparsefield.models.ginr.encoder import curve_points
 from sparsefield.models.ginr.layers import GaussianFourier, PlaceAttention
 from sparsefield.models.ginr.patches import cut_patches, grid_shape
-from sparsefield.reconstruction import load, reconstruct
+from sparsefield.reconstruction import reconstruct
 from sparsefield.training.config import OptimizerConfig, load_config
 from sparsefield.training.state import TrainState
 

@@ -14,9 +14,10 @@ from sparsefield.fields.normalize import Normalizer
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.objectives import flow_matching_loss
+from sparsefield.inference import Model
 from sparsefield.models import MODELS, build_model
 from sparsefield.nn.recompute import recompute_blocks
-from sparsefield.reconstruction import Model, reconstruct
+from sparsefield.reconstruction import reconstruct
 
 B, M, C, SHAPE = 2, 11, 3, (6, 8)
 

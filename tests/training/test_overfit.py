@@ -8,7 +8,8 @@ from skimage.data import coffee
 from sparsefield.fields.datasets import open_dataset
 from sparsefield.fields.masks import observed_indices
 from sparsefield.fields.observation import Observation
-from sparsefield.reconstruction import load, reconstruct
+from sparsefield.inference import load
+from sparsefield.reconstruction import reconstruct
 from sparsefield.training.config import load_config
 from sparsefield.training.loop import train
 from sparsefield.training.run import Run

@@ -8,6 +8,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from sparsefield.cli import options
+from sparsefield.cli.figures import need_matplotlib, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.errors import InputError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sparsefield.evaluation.comparison import Contestant, Drawing
     from sparsefield.evaluation.protocol import Protocol
     from sparsefield.fields.datasets import FieldDataset
-    from sparsefield.reconstruction import Model
+    from sparsefield.inference import Model
 
 FIGURE_FIELDS = 3
 # Column -> (score, format), of the means and of the draws.
@@ -100,8 +101,6 @@ def command(
 
 def _check(drawing: "Drawing", figures: Path | None) -> None:
     """Refuse before the work what could not be finished after it."""
-    from importlib.util import find_spec
-
     from sparsefield.samplers import build_sampler
 
     if drawing.draws == 1 or drawing.draws < 0:
@@ -112,13 +111,13 @@ def _check(drawing: "Drawing", figures: Path | None) -> None:
         build_sampler(drawing.sampler, drawing.steps)
     if drawing.limit is not None and drawing.limit < 1:
         raise InputError(f"--samples-limit must be at least 1, not {drawing.limit}")
-    if figures is not None and find_spec("matplotlib") is None:
-        raise InputError("--figures needs matplotlib: install sparsefield[plot]")
+    if figures is not None:
+        need_matplotlib("--figures")
 
 
 def _load(checkpoints: dict[str, str], device: str) -> dict[str, "Model"]:
     from sparsefield.devices import choose_device
-    from sparsefield.reconstruction import load
+    from sparsefield.inference import load
 
     place = choose_device(device)
     return {label: load(checkpoint, place) for label, checkpoint in checkpoints.items()}
@@ -232,11 +231,4 @@ def _draw(
         }
         drawn["draws"] = plot_errors(task, draws, "One draw each, and its error", scale)
     for name, figure in drawn.items():
-        _save(figure, folder / f"{name}.png")
-
-
-def _save(figure: Any, path: Path) -> None:
-    from sparsefield.files import write_atomically
-
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
-    print(path)
+        write_figure(figure, folder / f"{name}.png")

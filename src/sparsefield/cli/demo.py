@@ -35,8 +35,7 @@ def command(
     """
     from sparsefield.evaluation.protocol import Protocol, make_task
     from sparsefield.fields.photographs import PHOTOGRAPHS, photographs
-    from sparsefield.files import write_atomically
-    from sparsefield.plots import plot_demo
+    from sparsefield.plots import plot_demo, save_figure
 
     if samples < 2:
         raise InputError(f"a standard deviation needs at least 2 samples, not {samples}")
@@ -50,14 +49,15 @@ def command(
     truth = task.truth.unflatten(1, task.shape).numpy()
     figure = plot_demo(truth, fields, _interpolate(task), "thin-plate spline", list(PHOTOGRAPHS))
     path = out / "reconstruction.png"
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=160))
+    save_figure(figure, path)
     print(f"{path} written; {duration(time.monotonic() - start)} in all")
     return 0
 
 
 def _reconstruct(name: str, task: "Task", samples: int) -> "list[Reconstruction]":
     from sparsefield.fields.observation import Observation
-    from sparsefield.reconstruction import load, reconstruct
+    from sparsefield.inference import load
+    from sparsefield.reconstruction import reconstruct
 
     model = load(name)
     fields = []

@@ -7,6 +7,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from sparsefield.cli import options
+from sparsefield.cli.figures import check_figure, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.cli.tables import sampler_table, score_table
 from sparsefield.errors import InputError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sparsefield.evaluation.protocol import Protocol
     from sparsefield.evaluation.report import Evaluation
     from sparsefield.fields.datasets import FieldDataset
-    from sparsefield.reconstruction import Model
+    from sparsefield.inference import Model
 
 # Score of the draws -> format.
 SAMPLE_COLUMNS = {
@@ -90,8 +91,6 @@ def command(
 
 def _check(model: str, samples: int, samplers: tuple[str, ...], figure: Path | None) -> None:
     """Refuse before the work what could not be finished after it."""
-    from importlib.util import find_spec
-
     if len(samplers) != 1 and (not samplers or not samples or model == "floors"):
         raise InputError("--sampler compares several for a model; it needs --samples")
     if samples == 1 or samples < 0:
@@ -100,15 +99,12 @@ def _check(model: str, samples: int, samplers: tuple[str, ...], figure: Path | N
         return
     if not samples or model == "floors":
         raise InputError("--figure shows the calibration of draws; it needs a model and --samples")
-    if figure.suffix != ".png":
-        raise InputError(f"cannot write {figure}: the suffix must be .png")
-    if find_spec("matplotlib") is None:
-        raise InputError("--figure needs matplotlib: install sparsefield[plot]")
+    check_figure(figure)
 
 
 def _load(name: str, device: str) -> "Model":
     from sparsefield.devices import choose_device
-    from sparsefield.reconstruction import load
+    from sparsefield.inference import load
 
     return load(name, choose_device(device))
 
@@ -179,12 +175,9 @@ def _compare(
 
 
 def _save_samplers(report: dict[str, Any], path: Path) -> None:
-    from sparsefield.files import write_atomically
     from sparsefield.sampler_plots import plot_samplers
 
-    figure = plot_samplers(report)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
-    print(path)
+    write_figure(plot_samplers(report), path)
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -228,8 +221,5 @@ def _describe_samples(samples: dict[str, Any]) -> list[str]:
 
 def _draw(report: dict[str, Any], path: Path) -> None:
     from sparsefield.calibration_plots import plot_calibration
-    from sparsefield.files import write_atomically
 
-    figure = plot_calibration(report)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
-    print(path)
+    write_figure(plot_calibration(report), path)

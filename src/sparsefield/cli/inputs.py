@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sparsefield.fields.observation import Observation
-    from sparsefield.reconstruction import Model
+    from sparsefield.inference import Model
 
 # Names of the coordinate columns, in the order of the array's axes.
 AXES = {1: ("x",), 2: ("y", "x"), 3: ("z", "y", "x")}

@@ -54,7 +54,8 @@ def command(
     """
     from sparsefield.cli.inputs import Masking, read_observation
     from sparsefield.devices import choose_device
-    from sparsefield.reconstruction import bounded_chunk, load, reconstruct
+    from sparsefield.inference import bounded_chunk, load
+    from sparsefield.reconstruction import reconstruct
 
     if out.suffix not in SUFFIXES:
         raise InputError(f"cannot write {out}: the suffix must be {' or '.join(SUFFIXES)}")

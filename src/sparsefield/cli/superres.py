@@ -7,6 +7,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from sparsefield.cli import options
+from sparsefield.cli.figures import check_figure, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.cli.tables import score_table
 from sparsefield.errors import InputError
@@ -14,7 +15,7 @@ from sparsefield.errors import InputError
 if TYPE_CHECKING:
     from sparsefield.evaluation.comparison import Drawing
     from sparsefield.evaluation.superres import Enlargement, SizeResult
-    from sparsefield.reconstruction import Model
+    from sparsefield.inference import Model
 
 FIGURE_FIELDS = 3
 
@@ -34,7 +35,7 @@ def command(
     chunk: options.Chunk = None,
     device: options.Device = "auto",
     json: options.JsonFile = None,
-    figure: Annotated[Path | None, arg(metavar="FILE")] = None,
+    figure: Annotated[Path | None, arg(metavar="FILE.png")] = None,
 ) -> int:
     """Score a model against real truth, finer than what it observes.
 
@@ -62,7 +63,7 @@ def command(
         open_enlargements,
         superres_report,
     )
-    from sparsefield.reconstruction import load
+    from sparsefield.inference import load
 
     drawing = Drawing(samples, sampler, steps)
     _check(sizes, drawing, figure)
@@ -83,8 +84,6 @@ def command(
 
 def _check(sizes: tuple[int, ...], drawing: "Drawing", figure: Path | None) -> None:
     """Refuse before the work what could not be finished after it."""
-    from importlib.util import find_spec
-
     from sparsefield.samplers import build_sampler
 
     if not sizes:
@@ -95,8 +94,7 @@ def _check(sizes: tuple[int, ...], drawing: "Drawing", figure: Path | None) -> N
         )
     if drawing.draws:
         build_sampler(drawing.sampler, drawing.steps)
-    if figure is not None and find_spec("matplotlib") is None:
-        raise InputError("--figure needs matplotlib: install sparsefield[plot]")
+    check_figure(figure)
 
 
 def _measure(
@@ -108,7 +106,7 @@ def _measure(
 ) -> "SizeResult":
     """Score the model and the floors at one size."""
     from sparsefield.evaluation.superres import evaluate_fine_floors, evaluate_size
-    from sparsefield.reconstruction import bounded_chunk
+    from sparsefield.inference import bounded_chunk
 
     count, size = len(enlargement), enlargement.size
     at_a_time = bounded_chunk(model, enlargement.coarse.points) if chunk is None else chunk
@@ -170,8 +168,7 @@ def _draw(
     """Write a figure of the first fields at the largest size, and of the spectra at all sizes."""
     from sparsefield.evaluation.comparison import floor_fields
     from sparsefield.evaluation.superres import BICUBIC, enlarged_mean
-    from sparsefield.files import write_atomically
-    from sparsefield.reconstruction import bounded_chunk
+    from sparsefield.inference import bounded_chunk
     from sparsefield.superres_plots import plot_superres
 
     items = range(min(FIGURE_FIELDS, len(enlargement)))
@@ -179,6 +176,4 @@ def _draw(
     fields = {name: floor_fields(name, task, enlargement.fine) for name in names}
     fields[BICUBIC] = enlarged_mean(model, enlargement, items)
     fields["mean"] = task.mean(model, chunk)
-    figure = plot_superres(enlargement, items, fields, report)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
-    print(path)
+    write_figure(plot_superres(enlargement, items, fields, report), path)

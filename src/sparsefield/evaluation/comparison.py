@@ -27,7 +27,7 @@ from sparsefield.evaluation.protocol import (
 )
 from sparsefield.evaluation.report import code_version, summarise
 from sparsefield.fields.datasets import FieldDataset
-from sparsefield.reconstruction import Model
+from sparsefield.inference import Model
 
 LEVEL = 0.95
 RESAMPLES = 5000

@@ -16,7 +16,7 @@ from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.noise import field_keys
-from sparsefield.reconstruction import Model, draw_samples, posterior_mean, relative_cell
+from sparsefield.inference import Model, draw_samples, posterior_mean, relative_cell
 
 Scores = dict[str, np.ndarray]
 

@@ -8,7 +8,7 @@ from sparsefield.evaluation.comparison import Contestant, paired_differences
 from sparsefield.evaluation.protocol import Protocol, evaluate_mean, evaluate_samples
 from sparsefield.evaluation.report import code_version, summarise
 from sparsefield.fields.datasets import FieldDataset
-from sparsefield.reconstruction import Model
+from sparsefield.inference import Model
 from sparsefield.samplers import build_sampler, steps_within
 
 

@@ -36,7 +36,7 @@ from sparsefield.evaluation.spectrum import lattice_energy, power_spectrum, radi
 from sparsefield.fields.datasets import FieldDataset, open_dataset
 from sparsefield.fields.photographs import scenes
 from sparsefield.fields.synthetic import wave_images
-from sparsefield.reconstruction import Model
+from sparsefield.inference import Model
 
 # Cells per axis of the grid that is observed: the one that bundled models are trained on.
 OBSERVED_SIDE = 32

@@ -18,9 +18,9 @@ from sparsefield.errors import InputError
 from sparsefield.evaluation.protocol import Protocol, evaluate_mean
 from sparsefield.fields.datasets import FieldDataset, carve_validation, open_dataset
 from sparsefield.flow.objectives import contrast_weights, flow_matching_loss
+from sparsefield.inference import Model
 from sparsefield.nn.recompute import recompute_blocks
 from sparsefield.plots import plot_training
-from sparsefield.reconstruction import Model
 from sparsefield.training.batches import Batch, TrainingBatches
 from sparsefield.training.config import TrainConfig
 from sparsefield.training.run import Run

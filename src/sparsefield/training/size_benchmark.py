@@ -17,8 +17,8 @@ from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.masks import observed_indices
 from sparsefield.fields.normalize import Normalizer
 from sparsefield.fields.observation import Observation
+from sparsefield.inference import Model, bounded_chunk, load, posterior_mean
 from sparsefield.models import MODELS
-from sparsefield.reconstruction import Model, bounded_chunk, load, posterior_mean
 from sparsefield.training.config import load_config, preset_names
 
 SIZES = (32, 64, 128, 256, 512)
