@@ -146,6 +146,19 @@ def test_deviation_is_that_of_the_draws_and_needs_two_of_them(model):
     assert reconstruct(model, obs).samples is None
 
 
+def test_quantiles_are_ranks_of_the_draws(model):
+    field = reconstruct(model, observe(), samples=9)
+    ordered = field.samples.sort(dim=0).values
+    low, median, high = field.quantiles((0.1, 0.5, 0.9))
+    torch.testing.assert_close(low, ordered[0])
+    torch.testing.assert_close(median, ordered[4])
+    torch.testing.assert_close(high, ordered[8])
+    with pytest.raises(InputError, match="levels from 0 to 1"):
+        field.quantiles((5,))
+    with pytest.raises(InputError, match="ask for samples"):
+        reconstruct(model, observe()).quantiles()
+
+
 def test_price_is_one_evaluation_for_the_mean_and_the_sampler_s_for_every_draw(model):
     calls = []
     model.flow.backbone.register_forward_hook(lambda m, args, out: calls.append(len(args[0])))

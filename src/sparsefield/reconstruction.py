@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 # Values may leave the range of a model by this much, as rounding does.
 SAME_VALUE = 1e-4
 
+# Quantiles that are computed unless told otherwise: a 90 % interval, quartiles, the median.
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+
 # How `spend` makes a sample.
 DIAL_SAMPLER, DIAL_STEPS = "deis:grid=late", 10
 
@@ -81,6 +84,28 @@ class Reconstruction:
         The posterior mean without draws, the draw where there is one, else the mean of the draws.
         """
         return self.mean if self.samples is None else self.samples.mean(0)
+
+    def quantiles(self, levels: Sequence[float] = LEVELS) -> Tensor:
+        """Return quantiles (Q, L, C) of the draws at every point.
+
+        Level q is the draw of rank `q (S + 1)`, between neighbouring ranks by linear interpolation
+        and the outermost draw beyond them: calibrated draws leave a share q of truths below it.
+        Levels beyond `1 / (S + 1)` need more draws to say anything.
+
+        Args:
+            levels: Q numbers between 0 and 1.
+
+        Raises:
+            InputError: There are no draws, or a level is out of range.
+
+        Reference: Hyndman and Fan, Sample quantiles in statistical packages (1996), definition 6.
+        """
+        if self.samples is None:
+            raise InputError("quantiles are those of draws; ask for samples")
+        if not all(0 <= level <= 1 for level in levels):
+            raise InputError(f"quantiles take levels from 0 to 1, not {list(levels)}")
+        found = np.quantile(self.samples.double().numpy(), list(levels), 0, method="weibull")
+        return torch.from_numpy(found).float()
 
     def on_grid(self, values: Tensor) -> np.ndarray:
         """Lay values (..., L, C) of this reconstruction out as an array (..., *shape, C).

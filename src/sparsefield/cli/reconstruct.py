@@ -44,7 +44,8 @@ def command(
 
     Args:
         input: What was observed.
-        out: .png for the mean, .npz for mean, std, samples and coords on the grid.
+        out: .png for the mean, .npz for mean, std, samples, quantiles (with their levels) and
+            coords on the grid.
         noise: Standard deviation of the measurement error in the units of the values (pixels are
             in [0, 1]); 0 reproduces what was observed exactly.
         size: Grid of the result; by default the image's, or the one the model was trained on.
@@ -84,6 +85,7 @@ def _write(field: "Reconstruction", path: Path, dialled: bool) -> None:
 
     from sparsefield.fields.files import save_image
     from sparsefield.files import write_atomically
+    from sparsefield.reconstruction import LEVELS
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".png":
@@ -94,10 +96,13 @@ def _write(field: "Reconstruction", path: Path, dialled: bool) -> None:
         "std": field.std,
         "samples": field.samples,
         "coords": field.coords,
+        "quantiles": None if field.samples is None else field.quantiles(LEVELS),
     }
     arrays: dict[str, Any] = {
         name: field.on_grid(part) for name, part in parts.items() if part is not None
     }
+    if "quantiles" in arrays:
+        arrays["levels"] = np.array(LEVELS)
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:
