@@ -21,13 +21,17 @@ from sparsefield.inference import (
     SAME_POINT,
     Model,
     draw_samples,
+    load,
     posterior_mean,
     relative_cell,
 )
 from sparsefield.recalibration import scale_spread, spread_factor
+from sparsefield.samplers import DEFAULT_SAMPLER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+__all__ = ["Model", "Reconstruction", "fit_spread", "load", "reconstruct", "spend"]
 
 # Values may leave the range of a model by this much, as rounding does.
 SAME_VALUE = 1e-4
@@ -35,8 +39,8 @@ SAME_VALUE = 1e-4
 # Quantiles that are computed unless told otherwise: a 90 % interval, quartiles, the median.
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-# How `spend` makes a sample.
-DIAL_SAMPLER, DIAL_STEPS = "deis:grid=late", 10
+# Evaluations of a sample for `spend`.
+DIAL_STEPS = 10
 
 # What recalibration holds out and draws unless told otherwise.
 FOLDS, FOLD_SAMPLES = 5, 8
@@ -130,7 +134,7 @@ def reconstruct(
     shape: Sequence[int] | None = None,
     coords: Tensor | np.ndarray | None = None,
     samples: int = 0,
-    sampler: str = "heun",
+    sampler: str = DEFAULT_SAMPLER,
     steps: int = 10,
     seed: int = 0,
     chunk: int | None = None,
@@ -247,9 +251,9 @@ def spend(nfe: int) -> tuple[int, str, int]:
     if nfe < 1:
         raise InputError(f"a reconstruction takes at least 1 evaluation, not {nfe}")
     if nfe == 1:
-        return 0, DIAL_SAMPLER, 1
+        return 0, DEFAULT_SAMPLER, 1
     samples = max(1, (nfe - 1) // DIAL_STEPS)
-    return samples, DIAL_SAMPLER, (nfe - 1) // samples
+    return samples, DEFAULT_SAMPLER, (nfe - 1) // samples
 
 
 def _in_groups(samples: int, points: int) -> list[range]:
@@ -309,7 +313,7 @@ def fit_spread(
     coords: Tensor | np.ndarray | None = None,
     folds: int = FOLDS,
     samples: int = FOLD_SAMPLES,
-    sampler: str = "heun",
+    sampler: str = DEFAULT_SAMPLER,
     steps: int = 10,
     seed: int = 0,
     noise: float | Sequence[float] = 0.0,

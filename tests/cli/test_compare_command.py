@@ -46,7 +46,7 @@ def test_models_samples_and_floors_in_one_report(cli, two):
     assert row["kind"] == "model"
     assert row["model"] == "tiny"
     assert row["parameters"] > 0
-    assert row["nfe"] == 1 + 2 * 3
+    assert row["nfe"] == 1 + 2 * 2
     assert row["samples"]["n"] == 4
     assert row["samples"].keys() >= {"psnr", "crps", "coverage90", "delta_cal", "speckle_ci"}
     assert row["mean"].keys() >= {"psnr", "psnr_missing", "ssim", "speckle", "speckle_ci"}

@@ -28,8 +28,8 @@ def test_model_samples_and_floors_in_one_report(cli, checkpoint):
     )  # fmt: skip
     assert result.keys() >= HEAD | {"mean", "samples", "floors"}
     assert result["n"] == 5
-    assert result["samples"]["nfe"] == 7
-    assert result["nfe"] == 1 + 3 * 7
+    assert result["samples"]["nfe"] == 4
+    assert result["nfe"] == 1 + 3 * 4
     assert result["mean"].keys() == MEAN | {f"{name}_ci" for name in MEAN}
     assert result["samples"].keys() >= SAMPLES | {f"{name}_ci" for name in SAMPLES}
     assert "crps" in result["floors"]["kriging"]

@@ -135,3 +135,10 @@ def test_models_lists_what_there_is(cli):
     table = cli("models")
     assert table.code == 0
     assert "linear cost" in table.out
+
+
+def test_the_default_sampler_is_that_of_the_package():
+    from sparsefield.cli import options
+    from sparsefield.samplers import DEFAULT_SAMPLER
+
+    assert options.DEFAULT_SAMPLER == DEFAULT_SAMPLER

@@ -42,7 +42,7 @@ def command(
     density: options.Density = 0.2,
     seed: options.Seed = 0,
     samples: options.Samples = 0,
-    sampler: options.SamplerName = "heun",
+    sampler: options.SamplerName = options.DEFAULT_SAMPLER,
     steps: options.Steps = 10,
     samples_limit: Annotated[int | None, arg(metavar="N")] = None,
     size: options.Size = None,

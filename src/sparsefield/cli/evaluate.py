@@ -38,7 +38,7 @@ def command(
     density: options.Density = 0.2,
     seed: options.Seed = 0,
     samples: options.Samples = 0,
-    sampler: options.SamplerNames = ("heun",),
+    sampler: options.SamplerNames = (options.DEFAULT_SAMPLER,),
     steps: options.Steps = 10,
     size: options.Size = None,
     floors: Annotated[str, arg(metavar="all|none|NAMES")] = "all",

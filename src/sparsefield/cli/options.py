@@ -17,6 +17,8 @@ Seed = Annotated[int, arg(metavar="N", help="Seed of masks and noise, at least 0
 Samples = Annotated[
     int, arg(metavar="S", help="Draws from the posterior; their spread is the uncertainty.")
 ]
+# That of sparsefield.samplers, which takes long to import.
+DEFAULT_SAMPLER = "deis:grid=late"
 _SAMPLER = "NAME[:KEY=VALUE,...]"
 _SAMPLERS = "euler, heun, ab2, deis, sde, ddim or dopri5, with settings as in sde:temperature=2"
 SamplerName = Annotated[

@@ -22,7 +22,7 @@ def command(
     model: options.ModelName = "default",
     size: options.Size = None,
     samples: options.Samples = 0,
-    sampler: options.SamplerName = "heun",
+    sampler: options.SamplerName = options.DEFAULT_SAMPLER,
     steps: options.Steps = 10,
     density: options.Density = 0.2,
     seed: options.Seed = 0,

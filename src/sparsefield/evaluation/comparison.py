@@ -28,6 +28,7 @@ from sparsefield.evaluation.protocol import (
 from sparsefield.evaluation.report import code_version, summarise
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.inference import Model
+from sparsefield.samplers import DEFAULT_SAMPLER
 
 LEVEL = 0.95
 RESAMPLES = 5000
@@ -48,7 +49,7 @@ class Drawing:
     """
 
     draws: int = 0
-    sampler: str = "heun"
+    sampler: str = DEFAULT_SAMPLER
     steps: int = 10
     limit: int | None = None
 

@@ -24,6 +24,9 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "dopri5": DormandPrinceSampler,
 }
 
+# Calibrated draws for ten evaluations: docs/results/samplers.md.
+DEFAULT_SAMPLER = "deis:grid=late"
+
 
 def build_sampler(name: str, steps: int = 10) -> Sampler:
     """Build a sampler from a name and settings, such as `heun` or `ddim:eta=0.5,grid=late`.
@@ -82,6 +85,7 @@ def _settings(kind: type[Sampler], key: str, text: str) -> dict[str, Any]:
 
 
 __all__ = [
+    "DEFAULT_SAMPLER",
     "GRIDS",
     "SAMPLERS",
     "NoiseFields",
