@@ -92,8 +92,8 @@ COMMON = (
     "visualize_every=1000",
 )
 EVALUATION = (
-    *("--split", "validation", "--limit", "2000", "--density", "0.2", "--size", "32", "32"),
-    *("--samples", "8", "--samples-limit", "200", "--sampler", "heun", "--steps", "10"),
+    *("--split", "validation", "--limit", "1000", "--density", "0.2", "--size", "32", "32"),
+    *("--samples", "4", "--samples-limit", "64", "--steps", "10"),
 )
 # Steps that do not count, because code is compiled and caches fill, and steps that do.
 WARM_UP, MEASURED = 8, 24

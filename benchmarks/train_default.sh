@@ -10,9 +10,11 @@ bin=.venv/bin
 sets=(--data "$data/cifar10" --data "$data/tiny_imagenet")
 
 $bin/sparsefield train hybrid-mean "${sets[@]}" --run runs/default-mean
-$bin/sparsefield train hybrid-flow "${sets[@]}" --run runs/default-flow \
+$bin/sparsefield train hybrid-scales "${sets[@]}" --run runs/default-scales \
     init=runs/default-mean/latest.safetensors
-$bin/python benchmarks/bundle_model.py default runs/default-mean runs/default-flow
+$bin/sparsefield train hybrid-flow "${sets[@]}" --run runs/default-flow \
+    init=runs/default-scales/latest.safetensors
+$bin/python benchmarks/bundle_model.py default runs/default-mean runs/default-scales runs/default-flow
 $bin/sparsefield evaluate default --data "$data/cifar10_lossless" --split validation \
     --json docs/results/default.json
 $bin/python benchmarks/bundle_model.py default --scores docs/results/default.json

@@ -43,6 +43,13 @@ def model():
     return Model("sloped", Flow(Sloped(), "data"), spec)
 
 
+class Celled(Sloped):
+    """Adds the size of the cells."""
+
+    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
+        return super().forward(x_t, t, coords, obs) + cell[:, None, None]
+
+
 def observe(dtype=torch.float32):
     coords = cell_centres(SHAPE)[torch.randperm(30)[:M]]
     values = NORMALIZER.invert(torch.randn(M, C))
@@ -75,6 +82,24 @@ def test_grids_share_the_values_at_shared_points(model):
     fine = reconstruct(model, obs, shape=(15, 18))
     shared = fine.on_grid(fine.mean)[1::3, 1::3]
     np.testing.assert_allclose(shared, coarse.on_grid(coarse.mean), rtol=1e-6)
+
+
+def test_cells_have_their_own_values_on_demand(model):
+    spec = ModelSpec("hybrid", {"cells": True}, "data", 1.0, NORMALIZER, SHAPE)
+    celled, obs = Model("celled", Flow(Celled(), "data"), spec), observe()
+    coarse = reconstruct(celled, obs)
+    fine = reconstruct(celled, obs, shape=(15, 18))
+    shared = fine.on_grid(fine.mean)[1::3, 1::3]
+    np.testing.assert_allclose(shared, coarse.on_grid(coarse.mean), rtol=1e-6)
+    own = reconstruct(celled, obs, shape=(15, 18), own_cells=True, samples=2)
+    unseen = torch.cdist(fine.coords, obs.coords).min(1).values > 1e-3
+    expected = fine.mean + (1 / 3 - 1) * torch.tensor(NORMALIZER.scale)
+    torch.testing.assert_close(own.mean[unseen], expected[unseen])
+    assert not torch.allclose(own.mean[~unseen], fine.mean[~unseen])
+    with pytest.raises(InputError, match="give shape="):
+        reconstruct(celled, obs, coords=cell_centres(SHAPE), own_cells=True)
+    with pytest.raises(InputError, match="knows no cells but those observed"):
+        reconstruct(model, obs, own_cells=True)
 
 
 def test_noise_is_white_on_the_observed_grid_and_a_function_between(model):

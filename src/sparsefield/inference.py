@@ -49,6 +49,11 @@ class Model:
         """Number of trainable weights."""
         return sum(weight.numel() for weight in self.flow.parameters())
 
+    @property
+    def reads_cells(self) -> bool:
+        """Whether it tells means over finer or coarser cells from those over observed ones."""
+        return self.spec.settings.get("cells") is True
+
 
 def load(name: str | Path = "default", device: str | torch.device = "cpu") -> Model:
     """Load a bundled model by name, or a trained one by run folder or file.
@@ -162,8 +167,7 @@ def _to_user(
     """
     normalizer = model.spec.normalizer
     physical = normalizer.clip(normalizer.invert(values.float().cpu()))
-    other_cells = model.spec.settings.get("cells", False) and cell != 1
-    if MODELS[model.spec.model].claims.autoencoder or other_cells:
+    if MODELS[model.spec.model].claims.autoencoder or (model.reads_cells and cell != 1):
         return physical
     return copy_observed(physical, coords, obs)
 

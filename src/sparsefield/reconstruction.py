@@ -143,8 +143,12 @@ def reconstruct(
     recalibrate: bool = False,
     progress: Callable[[int], None] = lambda count: None,
     nfe: int | None = None,
+    own_cells: bool = False,
 ) -> Reconstruction:
     """Reconstruct the whole field from scattered observations.
+
+    The result is a function of the coordinates: grids agree at shared points. What it holds at a
+    point is the mean over a cell like those observed, around that point; see `own_cells`.
 
     Args:
         model: What `load` returned.
@@ -159,14 +163,15 @@ def reconstruct(
             result. For models whose claims include `query_invariant`.
         noise: Standard deviation of the measurement error in the units of the values, one number
             or one per channel; 0 for exact observations. See `true_values`.
-        grid: Grid whose cells were observed, if they are cells: values are asked for as means over
-            cells that are finer or coarser by as much as `shape` is. By default that of training,
-            or a finer one for more observations than it has cells.
+        grid: Grid whose cells were observed. By default that of training, or a finer one for more
+            observations than it has cells.
         recalibrate: Scale the draws' deviations from the mean by `fit_spread`, at the price of
             FOLDS more reconstructions with FOLD_SAMPLES draws each.
         progress: Called with the number of points of the mean done after each chunk.
         nfe: Evaluations of the network to spend, in place of samples, sampler and steps; see
             `spend`.
+        own_cells: Give each cell of `shape` the mean over itself, which is sharper on a grid finer
+            than the observed one. For models that `reads_cells`.
 
     Returns:
         The field in physical units. Exact observations are reproduced exactly, except by an
@@ -197,7 +202,7 @@ def reconstruct(
     observed = tuple(grid or model.spec.observed_grid(obs.count))
     if len(observed) != points.shape[1]:
         raise InputError(f"grid needs {points.shape[1]} numbers of cells, not {len(observed)}")
-    cell = relative_cell(observed, observed if shape is None else shape)
+    cell = _own_cell(model, observed, shape) if own_cells else 1.0
 
     def source(draws: Sequence[int], step: int) -> Tensor:
         keys = np.concatenate([field_keys(seed, [0], draw, step) for draw in draws])
@@ -254,6 +259,18 @@ def spend(nfe: int) -> tuple[int, str, int]:
         return 0, DEFAULT_SAMPLER, 1
     samples = max(1, (nfe - 1) // DIAL_STEPS)
     return samples, DEFAULT_SAMPLER, (nfe - 1) // samples
+
+
+def _own_cell(model: Model, observed: tuple[int, ...], shape: tuple[int, ...] | None) -> float:
+    """Return the side of the cells of a grid in sides of those observed."""
+    if shape is None:
+        raise InputError("own_cells is about the cells of a grid; give shape=")
+    if not model.reads_cells:
+        raise InputError(
+            f"model '{model.name}' knows no cells but those observed; own_cells takes a model "
+            "trained with model.cells=true"
+        )
+    return relative_cell(observed, shape)
 
 
 def _in_groups(samples: int, points: int) -> list[range]:

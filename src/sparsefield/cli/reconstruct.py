@@ -31,6 +31,7 @@ def command(
     device: options.Device = "auto",
     recalibrate: bool = False,
     nfe: Annotated[int | None, arg(metavar="N")] = None,
+    own_cells: bool = False,
 ) -> int:
     """Reconstruct the whole field from an image or from scattered points.
 
@@ -51,6 +52,8 @@ def command(
         size: Grid of the result; by default the image's, or the one the model was trained on.
         nfe: Evaluations of the network to spend, in place of samples and steps: 1 for the mean,
             up to 20 for one sample, more for samples and their mean, which a .png then shows.
+        own_cells: Give each cell of a finer grid its own mean instead of that over a cell as large
+            as those observed: sharper, for models that have learnt it.
         recalibrate: Scale the spread of the samples to the errors at held-out observations.
     """
     from sparsefield.cli.inputs import Masking, read_observation
@@ -67,7 +70,7 @@ def command(
     shape = size or grid or loaded.spec.shape
     drawing: dict[str, Any] = {"samples": samples, "sampler": sampler, "steps": steps}
     drawing |= {"nfe": nfe, "seed": seed, "noise": noise, "recalibrate": recalibrate}
-    drawing["grid"] = grid
+    drawing |= {"grid": grid, "own_cells": own_cells}
     drawing["chunk"] = bounded_chunk(loaded, obs.count) if chunk is None else chunk
     with count_fields("points", math.prod(shape)) as progress:
         field = reconstruct(loaded, obs, shape, **drawing, progress=progress)

@@ -178,8 +178,7 @@ class LocalInterpolator(nn.Module):
         self.neighbours = neighbours
         level = channels + 2  # mean per channel, spread, spacing
         self.observation_tokens = PointTokens(dims, channels + level, width, features)
-        self.cells = cells
-        self.query_tokens = PointTokens(dims, channels + 1 + level + cells, width, features)
+        self.query_tokens = PointTokens(dims, channels + 1 + level, width, features)
         self.observation_pairs = PairEmbedding(channels, dims, width)
         self.query_pairs = PairEmbedding(channels, dims, width)
 
@@ -191,6 +190,10 @@ class LocalInterpolator(nn.Module):
         self.head = nn.Linear(width, channels)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.cell_token: nn.Linear | None = None
+        if cells:  # starts as the model that does not read them
+            self.cell_token = nn.Linear(1, width, bias=False)
+            nn.init.zeros_(self.cell_token.weight)
 
     def forward(
         self, coords: Tensor, obs: Observation, cell: Tensor | None = None
@@ -202,11 +205,11 @@ class LocalInterpolator(nn.Module):
         hood = find_neighbourhood(coords, obs.coords, obs.valid, self.neighbours)
         guess = hood.interpolate(values)
         closest = hood.geometry[:, :, 0, -1:]
-        if self.cells:
-            size = torch.zeros_like(spread) if cell is None else cell.log2()[:, None, None]
-            level = torch.cat([level, size], dim=-1)
         x = self.query_tokens(coords, _append(torch.cat([guess, closest], -1), level))
         x = x + self.query_pairs(values, hood)
+        if self.cell_token is not None:
+            size = torch.zeros_like(spread) if cell is None else cell.log2()[:, None, None]
+            x = x + self.cell_token(size)
         for block in self.decoder:
             x = block(x, tokens, hood)
         x = self.decoder_norm(x)
