@@ -10,7 +10,7 @@ from sparsefield.errors import InputError
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.grids import cell_centres
 from sparsefield.training.batches import TrainingBatches
-from sparsefield.training.config import config_from_dict
+from sparsefield.training.config import config_from_dict, load_config, preset_names
 
 N, SHAPE, C, B = 10, (5, 6), 2, 4
 POINTS = 30
@@ -50,6 +50,18 @@ def test_batch_of_a_step_does_not_depend_on_what_was_drawn_before(fields, masks)
     for step in (4, 0, 3):
         assert_equal(fresh(step), drawn[step])
     assert not torch.equal(drawn[0].x_0, drawn[1].x_0)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_finds_what_it_asks_for(name):
+    config = load_config(name, [f"batch_size={B}", "data.validation=0"])
+    coarse, fine = (
+        FieldDataset(np.zeros((N, *(shape or SHAPE), C), np.float32))
+        for shape in (config.data.size, config.data.fine)
+    )
+    batch = TrainingBatches(coarse, config, fine if config.data.fine else None)(0)
+    assert len(batch.x_1) == B
+    assert batch.obs.values.isfinite().all()
 
 
 def test_an_epoch_visits_every_field_once(fields):

@@ -106,18 +106,22 @@ def prepare_forward(config: TrainConfig, size: int) -> Work:
 
 
 def prepare_training(config: TrainConfig) -> Work:
-    """Return one training step on random images of the preset's grid."""
-    shape = config.data.size or (SIZES[0],) * 2
-    pixels = np.random.default_rng(0).random((config.batch_size, *shape, CHANNELS))
-    images = FieldDataset((255 * pixels).astype(np.uint8), "noise")
+    """Return one training step on random images of the preset's grids."""
+    images = _random_images(config.batch_size, config.data.size or (SIZES[0],) * 2)
+    finer = _random_images(config.batch_size, config.data.fine) if config.data.fine else None
     nowhere = Run(Path(os.devnull))  # nothing is saved
-    trainer = Trainer(config, nowhere, TrainingData(images, images), lambda progress: None)
+    trainer = Trainer(config, nowhere, TrainingData(images, images, finer), lambda progress: None)
 
     def work() -> None:
         trainer.run_step()
         _wait(trainer.device)
 
     return work
+
+
+def _random_images(count: int, shape: tuple[int, ...]) -> FieldDataset:
+    pixels = np.random.default_rng(0).random((count, *shape, CHANNELS))
+    return FieldDataset((255 * pixels).astype(np.uint8), "noise")
 
 
 def _wait(device: torch.device) -> None:
