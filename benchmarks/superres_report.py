@@ -8,14 +8,15 @@
     sparsefield bench size --json docs/results/superres_cost.json
     python benchmarks/superres_report.py [--results DIR] [--check]
 
-Every superres_*.json makes a section. --check changes nothing and exits with 1 if the page differs
-from the results.
+Every data set makes a section. Of several files of one data set the first in alphabetical order is
+that of the model which the page is about; models of the others stand beside it in the tables.
+--check changes nothing and exits with 1 if the page differs from the results.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,13 @@ from architectures_report import bullets, drawn, interval, markdown, paragraph, 
 from pages import ROOT
 
 from sparsefield.evaluation.report import verdict
+from sparsefield.evaluation.superres import BICUBIC
 
 COST = "superres_cost"
+# Scores on the observed grid itself, from `sparsefield evaluate`.
+ON_GRID = "default"
+# Floors of the prototypes' third hypothesis: "sharper than traditional upsampling".
+TRADITIONAL = ("linear", "cubic", "bicubic")
 FIGURES = Path("images") / "superres"
 Report = Mapping[str, Any]
 
@@ -42,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not reports:
         print(f"no superres_*.json in {options.results}; see --help", file=sys.stderr)
         return 2
+    on_grid = options.results / f"{ON_GRID}.json"
+    if on_grid.is_file():
+        reports[ON_GRID] = json.loads(on_grid.read_text())
     figures = {file.stem for file in (options.results / FIGURES).glob("*.png")}
     text = render(reports, figures)
     if options.check:
@@ -54,29 +63,44 @@ def render(reports: Mapping[str, Report], figures: set[str]) -> str:
     """Write the whole page as Markdown.
 
     Args:
-        reports: Results by the stem of their file.
+        reports: Results by the stem of their file: of super-resolution, COST and ON_GRID.
         figures: Stems of the figures that there are.
     """
-    scored = {stem: report for stem, report in reports.items() if stem != COST}
-    parts = [introduction(), "## What wins\n\n" + bullets(findings(scored))]
-    for stem, report in scored.items():
-        parts.append(section(stem, report))
-        if stem in figures:
-            parts.append(f"![Fields and spectra, {report['data']}]({FIGURES / stem}.png)")
+    scored = {stem: part for stem, part in reports.items() if stem not in (COST, ON_GRID)}
+    groups = by_data(scored)
+    subject = [next(iter(group.values())) for group in groups]
+    parts = [introduction(), hypotheses(subject, reports.get(ON_GRID))]
+    parts.append("## What wins\n\n" + bullets(findings(scored.values())))
+    for group in groups:
+        parts.append(section(group))
+        parts += [
+            f"![Fields and spectra, {report['data']}]({FIGURES / stem}.png)"
+            for stem, report in group.items()
+            if stem in figures
+        ]
     if COST in reports:
         parts.append(cost(reports[COST]))
     return "\n\n".join(parts) + "\n"
 
 
+def by_data(reports: Mapping[str, Report]) -> list[dict[str, Report]]:
+    """Put results of the same fields together."""
+    groups: dict[tuple[str, int], dict[str, Report]] = {}
+    for stem, report in sorted(reports.items()):
+        groups.setdefault((report["data"], report["n"]), {})[stem] = report
+    return list(groups.values())
+
+
 def introduction() -> str:
     what = """A part of the cells of a 32 x 32 grid is observed: area averages, as a coarse camera
-        takes them. The truth are the cells of a finer grid of the same picture, and nothing is
-        trained again. *missing* counts the fine cells in coarse cells that
-        were not observed. *bicubic* is the model's own mean of the 32 x 32 cells, enlarged; the
-        other floors interpolate the observed points at the fine cells. *detail* is the energy
-        that a 32-grid cannot carry, beyond 16 cycles per image, over the truth's: 1 is as much as
-        there should be, right or wrong. *artefact* is the energy at the frequencies of the
-        32-grid over that beside them: about 1 without a visible grid, to be held against the
+        takes them. The truth are the cells of a finer grid of the same picture. A model that was
+        trained at 32 x 32 alone is *zero-shot*; one that has learnt cells of several sizes is
+        told how large those are that it is asked for. *missing* counts the fine cells in coarse
+        cells that were not observed. *bicubic* is the model's own mean of the 32 x 32 cells,
+        enlarged; the other floors interpolate the observed points at the fine cells. *detail* is
+        the energy that a 32-grid cannot carry, beyond 16 cycles per image, over the truth's: 1 is
+        as much as there should be, right or wrong. *artefact* is the energy at the frequencies of
+        the 32-grid over that beside them: about 1 without a visible grid, to be held against the
         truth's. Definitions are in [math.md](../math.md)."""
     return f"""# Super-resolution against real truth
 
@@ -85,48 +109,132 @@ Made by `benchmarks/superres_report.py` from `superres_*.json`; never edited by 
 {paragraph(what)}"""
 
 
-def findings(reports: Mapping[str, Report]) -> list[str]:
+def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
+    """Answer what the prototypes' documents set out to test, and never measured."""
+    pairs = [
+        (f"{report['data']}, {size} x {size}", part)
+        for report in reports
+        for size, part in report["sizes"].items()
+    ]
+    answers = {"Does it generalise to finer grids?": [lead(*pair) for pair in pairs]}
+    answers["Are its results sharper than those of traditional upsampling?"] = [
+        sharpness(*pair) for pair in pairs
+    ]
+    answers["Are they free of artefacts aligned with the grid?"] = [
+        artefacts(*pair) for pair in pairs
+    ]
+    if on_grid is not None:
+        question = "Does it reconstruct the whole 32 x 32 field from 20 % of it?"
+        answers = {question: [lead(f"{on_grid['data']}, 32 x 32", on_grid)]} | answers
+    parts = [f"**{question}**\n\n{bullets(said)}" for question, said in answers.items()]
+    return "\n\n".join(["## What the prototypes set out to test", *parts])
+
+
+def lead(where: str, part: Report) -> str:
+    """Say by how much the mean is better or worse than the best floor."""
+    best, floor = max(part["floors"].items(), key=lambda item: item[1]["psnr"])
+    mean, gain = part["mean"], part["mean"]["psnr"] - floor["psnr"]
+    apart = mean["psnr_ci"][0] > floor["psnr_ci"][1] or mean["psnr_ci"][1] < floor["psnr_ci"][0]
+    answer = "Yes" if gain > 0 else "No"
+    intervals = "do not overlap" if apart else "overlap"
+    return (
+        f"{answer} at {where}: {interval(mean, 'psnr', 2)} dB, {gain:+.2f} "
+        f"against {best}, the best floor, {interval(floor, 'psnr', 2)}; the intervals {intervals}."
+    )
+
+
+def sharpness(where: str, part: Report) -> str:
+    """Say how much of the truth's detail the mean has, and how much traditional floors."""
+    detail = part["detail"]
+    others = {name: detail[name] for name in TRADITIONAL if name in detail}
+    answer = "Yes" if detail["mean"] > max(others.values(), default=0.0) else "No"
+    shown = ", ".join(f"{name} {ratio:.2f}" for name, ratio in others.items())
+    drawn_too = f"; one draw {detail['samples']:.2f}" if "samples" in detail else ""
+    return (
+        f"{answer} at {where}: the mean has {detail['mean']:.2f} of the truth's energy beyond "
+        f"what a 32-grid carries ({shown}{drawn_too})."
+    )
+
+
+def artefacts(where: str, part: Report) -> str:
+    """Say whether the mean has more energy at the frequencies of the grid than the truth."""
+    ratio = part["artefact"]
+    answer = "Yes" if ratio["mean"] <= ratio["truth"] else "No"
+    drawn_too = f", one draw {ratio['samples']:.2f}" if "samples" in ratio else ""
+    return (
+        f"{answer} at {where}: artefact score {ratio['mean']:.2f}{drawn_too}, "
+        f"the truth's is {ratio['truth']:.2f}."
+    )
+
+
+def findings(reports: Iterable[Report]) -> list[str]:
     """Say of every data set and size whether a floor wins."""
     return [
         f"{report['data']}, {size} x {size}: " + verdict({"model": report["model"]} | part)
-        for report in reports.values()
+        for report in reports
         for size, part in report["sizes"].items()
     ]
 
 
-def section(stem: str, report: Report) -> str:
+def section(group: Mapping[str, Report]) -> str:
     """Write what was done on a data set, and a table per size."""
+    report = next(iter(group.values()))
+    sizes = {size: None for each in group.values() for size in each["sizes"]}
+    tables = [
+        f"### {size} x {size}\n\n"
+        + score_table({r["model"]: r["sizes"][size] for r in group.values() if size in r["sizes"]})
+        for size in sizes
+    ]
+    commands = "\n".join(command(stem, each) for stem, each in group.items())
+    parts = [f"## {report['data']}", f"```\n{commands}\n```", setting(report), *tables]
+    return "\n\n".join(parts)
+
+
+def command(stem: str, report: Report) -> str:
     sizes = " ".join(report["sizes"])
-    command = (
+    return (
         f"sparsefield superres {report['model']} --data {report['data']} --sizes {sizes} "
         f"--json docs/results/{stem}.json"
     )
-    text = f"""`{command}`: {report["n"]:,} fields, {report["split"]} masks of seed
-        {report["seed"]}, {report["density"]:.0%} of {report["observed"]} x
-        {report["observed"]} cells observed;
+
+
+def setting(report: Report) -> str:
+    """Say what was scored, and how."""
+    text = f"""{report["n"]:,} fields, {report["split"]} masks of seed {report["seed"]},
+        {report["density"]:.0%} of {report["observed"]} x {report["observed"]} cells observed;
         {report["device"]}, commit `{short(report["commit"])}`. 95 % bootstrap intervals over
         fields{drawn({"contestants": report["sizes"]})}."""
-    tables = [
-        f"### {size} x {size}\n\n{score_table(report['model'], part)}"
-        for size, part in report["sizes"].items()
-    ]
-    return "\n\n".join([f"## {report['data']}", paragraph(text), *tables])
+    return paragraph(text)
 
 
-def score_table(model: str, part: Report) -> str:
-    """Write the scores of all methods at one size, best PSNR first."""
+def score_table(parts: Mapping[str, Report]) -> str:
+    """Write the scores of all methods at one size, best PSNR first.
+
+    Args:
+        parts: Scores by model; floors on the same points are those of the first.
+    """
     columns = {"PSNR, dB": ("psnr", 2), "PSNR missing, dB": ("psnr_missing", 2)}
     columns |= {"SSIM": ("ssim", 3), "MAE": ("mae", 4), "CRPS": ("crps", 4)}
-    rows = {model: ("mean", part["mean"])}
-    rows |= {f"*{name}* (floor)": (name, row) for name, row in part["floors"].items()}
-    if "samples" in part:
-        rows[f"{model}, one draw"] = ("samples", part["samples"])
+    rows = [row for model, part in parts.items() for row in model_rows(model, part)]
+    first = next(iter(parts.values()))
+    floors = first["floors"].items()
+    rows += [(f"*{name}* (floor)", name, first, row) for name, row in floors if name != BICUBIC]
     lines = [
         [title, *(interval(row, *column) for column in columns.values()), *energies(part, name)]
-        for title, (name, row) in sorted(rows.items(), key=lambda item: -item[1][1]["psnr"])
+        for title, name, part, row in sorted(rows, key=lambda row: -row[3]["psnr"])
     ]
-    lines.append(["truth", *[""] * len(columns), *energies(part, "truth")])
+    lines.append(["truth", *[""] * len(columns), *energies(first, "truth")])
     return markdown(["", *columns, "detail", "artefact"], lines)
+
+
+def model_rows(model: str, part: Report) -> Iterator[tuple[str, str, Report, Report]]:
+    """Yield title, name, scores of the size and scores of a model's mean, draws and own floor."""
+    yield model, "mean", part, part["mean"]
+    if "samples" in part:
+        yield f"{model}, one draw", "samples", part, part["samples"]
+    if BICUBIC in part["floors"]:
+        title = f"*{BICUBIC}* of {model} at 32 x 32 (floor)"
+        yield title, BICUBIC, part, part["floors"][BICUBIC]
 
 
 def energies(part: Report, name: str) -> list[str]:
