@@ -17,5 +17,9 @@ $bin/sparsefield train hybrid-flow "${sets[@]}" --run runs/default-flow \
 $bin/python benchmarks/bundle_model.py default runs/default-mean runs/default-scales runs/default-flow
 $bin/sparsefield evaluate default --data "$data/cifar10_lossless" --split validation \
     --json docs/results/default.json
-$bin/python benchmarks/bundle_model.py default --scores docs/results/default.json
+$bin/sparsefield evaluate default --data "$data/cifar10_lossless" --split validation --limit 500 \
+    --samples 19 --floors kriging --json docs/results/default_samples.json \
+    --figure docs/results/images/default_calibration.png
+$bin/python benchmarks/bundle_model.py default \
+    --scores docs/results/default.json docs/results/default_samples.json
 $bin/python benchmarks/update_readme.py

@@ -187,9 +187,9 @@ def test_claims_are_judged_by_intervals(page, v1, verdict):
 @pytest.mark.parametrize(
     ("ratio", "verdict"),
     [
-        (1.25, "| 20% less [11%, 27%] | not confirmed |"),
-        (10.0, "| 90% less [89%, 91%] | confirmed |"),
-        (0.5, "| -100% less [-122%, -82%] | not confirmed, no gain shown |"),
+        (1.25, "| -20% [-27%, -11%] | not confirmed |"),
+        (10.0, "| -90% [-91%, -89%] | confirmed |"),
+        (0.5, "| +100% [+82%, +122%] | not confirmed, no gain shown |"),
     ],
 )
 def test_speckles_are_judged_by_the_ratio(page, ratio, verdict):
