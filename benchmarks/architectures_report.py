@@ -48,9 +48,9 @@ def untrained(report: Results) -> str:
     if not below:
         return ""
     return paragraph(
-        f"""{", ".join(below)} are below the nearest observed value ({floor:.2f} dB): within this
-        budget they have not learnt to look at what is near. Differences among them say how fast
-        they start to learn, and not how good they become."""
+        f"""{", ".join(below)}: below the nearest observed value ({floor:.2f} dB). The budget is
+        too short for them; differences among them say how fast they start to learn, and not how
+        good they become."""
     )
 
 

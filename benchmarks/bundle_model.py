@@ -118,6 +118,8 @@ def render_card(name: str, spec: ModelSpec, flow: torch.nn.Module) -> str:
     for number, stage in enumerate(spec.card["training"], 1):
         settings = stage["settings"]
         part = "posterior mean" if settings["flow"]["mean_fraction"] == 1 else "flow"
+        if len(scales := settings["data"].get("scales", [1])) > 1:
+            part += f", cells of 1/{max(scales)} and larger"
         lines.append(
             f"| {number} | {' + '.join(stage['data'])} | {part} | {stage['steps']:,} | "
             f"{stage['images']:,} | {stage['seconds']:,} | {settings['optimizer']['lr']} |"

@@ -8,8 +8,7 @@
     sparsefield bench size --json docs/results/superres_cost.json
     python benchmarks/superres_report.py [--results DIR] [--check]
 
-Every data set makes a section. Of several files of one data set the first in alphabetical order is
-that of the model which the page is about; models of the others stand beside it in the tables.
+All files of the same fields and masks make a section, in which their models stand side by side.
 --check changes nothing and exits with 1 if the page differs from the results.
 """
 
@@ -31,8 +30,11 @@ from sparsefield.evaluation.superres import BICUBIC
 COST = "superres_cost"
 # Scores on the observed grid itself, from `sparsefield evaluate`.
 ON_GRID = "default"
-# Floors of the prototypes' third hypothesis: "sharper than traditional upsampling".
+# "Traditional upsampling" in the prototypes' third hypothesis: of the same points and, bicubic, of
+# the model's own cells.
 TRADITIONAL = ("linear", "cubic", "bicubic")
+# What tells fields and masks from others.
+FIELDS = ("data", "n", "split", "density", "seed", "observed")
 FIGURES = Path("images") / "superres"
 Report = Mapping[str, Any]
 
@@ -67,9 +69,8 @@ def render(reports: Mapping[str, Report], figures: set[str]) -> str:
         figures: Stems of the figures that there are.
     """
     scored = {stem: part for stem, part in reports.items() if stem not in (COST, ON_GRID)}
-    groups = by_data(scored)
-    subject = [next(iter(group.values())) for group in groups]
-    parts = [introduction(), hypotheses(subject, reports.get(ON_GRID))]
+    groups = by_fields(scored)
+    parts = [introduction(), hypotheses(list(scored.values()), reports.get(ON_GRID))]
     parts.append("## What wins\n\n" + bullets(findings(scored.values())))
     for group in groups:
         parts.append(section(group))
@@ -83,11 +84,18 @@ def render(reports: Mapping[str, Report], figures: set[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def by_data(reports: Mapping[str, Report]) -> list[dict[str, Report]]:
-    """Put results of the same fields together."""
-    groups: dict[tuple[str, int], dict[str, Report]] = {}
+def by_fields(reports: Mapping[str, Report]) -> list[dict[str, Report]]:
+    """Put results of the same fields and masks together.
+
+    Raises:
+        ValueError: Two are of the same model.
+    """
+    groups: dict[tuple[Any, ...], dict[str, Report]] = {}
     for stem, report in sorted(reports.items()):
-        groups.setdefault((report["data"], report["n"]), {})[stem] = report
+        group = groups.setdefault(tuple(report[key] for key in FIELDS), {})
+        if any(other["model"] == report["model"] for other in group.values()):
+            raise ValueError(f"{stem}: a second result of {report['model']} on the same fields")
+        group[stem] = report
     return list(groups.values())
 
 
@@ -112,7 +120,7 @@ Made by `benchmarks/superres_report.py` from `superres_*.json`; never edited by 
 def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
     """Answer what the prototypes' documents set out to test, and never measured."""
     pairs = [
-        (f"{report['data']}, {size} x {size}", part)
+        (f"{report['model']}, {report['data']}, {size} x {size}", part)
         for report in reports
         for size, part in report["sizes"].items()
     ]
@@ -125,7 +133,8 @@ def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
     ]
     if on_grid is not None:
         question = "Does it reconstruct the whole 32 x 32 field from 20 % of it?"
-        answers = {question: [lead(f"{on_grid['data']}, 32 x 32", on_grid)]} | answers
+        where = f"{on_grid['model']}, {on_grid['data']}, 32 x 32"
+        answers = {question: [lead(where, on_grid)]} | answers
     parts = [f"**{question}**\n\n{bullets(said)}" for question, said in answers.items()]
     return "\n\n".join(["## What the prototypes set out to test", *parts])
 
@@ -134,12 +143,15 @@ def lead(where: str, part: Report) -> str:
     """Say by how much the mean is better or worse than the best floor."""
     best, floor = max(part["floors"].items(), key=lambda item: item[1]["psnr"])
     mean, gain = part["mean"], part["mean"]["psnr"] - floor["psnr"]
-    apart = mean["psnr_ci"][0] > floor["psnr_ci"][1] or mean["psnr_ci"][1] < floor["psnr_ci"][0]
-    answer = "Yes" if gain > 0 else "No"
-    intervals = "do not overlap" if apart else "overlap"
+    if mean["psnr_ci"][0] > floor["psnr_ci"][1]:
+        answer = "Yes"
+    else:
+        answer = (
+            "No" if mean["psnr_ci"][1] < floor["psnr_ci"][0] else "Not shown, intervals overlap"
+        )
     return (
-        f"{answer} at {where}: {interval(mean, 'psnr', 2)} dB, {gain:+.2f} "
-        f"against {best}, the best floor, {interval(floor, 'psnr', 2)}; the intervals {intervals}."
+        f"{answer} ({where}): {interval(mean, 'psnr', 2)} dB, {gain:+.2f} "
+        f"against {best}, the best floor, {interval(floor, 'psnr', 2)}."
     )
 
 
@@ -147,11 +159,12 @@ def sharpness(where: str, part: Report) -> str:
     """Say how much of the truth's detail the mean has, and how much traditional floors."""
     detail = part["detail"]
     others = {name: detail[name] for name in TRADITIONAL if name in detail}
-    answer = "Yes" if detail["mean"] > max(others.values(), default=0.0) else "No"
+    off = {name: abs(ratio - 1) for name, ratio in (others | {"mean": detail["mean"]}).items()}
+    answer = "Yes" if min(off, key=lambda name: off[name]) == "mean" else "No"
     shown = ", ".join(f"{name} {ratio:.2f}" for name, ratio in others.items())
     drawn_too = f"; one draw {detail['samples']:.2f}" if "samples" in detail else ""
     return (
-        f"{answer} at {where}: the mean has {detail['mean']:.2f} of the truth's energy beyond "
+        f"{answer} ({where}): the mean has {detail['mean']:.2f} of the truth's energy beyond "
         f"what a 32-grid carries ({shown}{drawn_too})."
     )
 
@@ -162,7 +175,7 @@ def artefacts(where: str, part: Report) -> str:
     answer = "Yes" if ratio["mean"] <= ratio["truth"] else "No"
     drawn_too = f", one draw {ratio['samples']:.2f}" if "samples" in ratio else ""
     return (
-        f"{answer} at {where}: artefact score {ratio['mean']:.2f}{drawn_too}, "
+        f"{answer} ({where}): artefact score {ratio['mean']:.2f}{drawn_too}, "
         f"the truth's is {ratio['truth']:.2f}."
     )
 
@@ -191,11 +204,14 @@ def section(group: Mapping[str, Report]) -> str:
 
 
 def command(stem: str, report: Report) -> str:
-    sizes = " ".join(report["sizes"])
-    return (
-        f"sparsefield superres {report['model']} --data {report['data']} --sizes {sizes} "
-        f"--json docs/results/{stem}.json"
-    )
+    """Return what measured a report."""
+    drawn = next(iter(report["sizes"].values())).get("samples", {})
+    options = {"data": report["data"], "sizes": " ".join(report["sizes"]), "limit": report["n"]}
+    options |= {key: report[key] for key in ("split", "density", "seed")}
+    options |= {key: drawn[key] for key in ("sampler", "steps") if key in drawn}
+    options |= {"samples": drawn["draws"]} if "draws" in drawn else {}
+    shown = " ".join(f"--{key} {value}" for key, value in options.items())
+    return f"sparsefield superres {report['model']} {shown} --json docs/results/{stem}.json"
 
 
 def setting(report: Report) -> str:

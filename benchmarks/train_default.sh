@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Train, bundle and score the default model: benchmarks/train_default.sh DATA
 # DATA holds the folders cifar10, tiny_imagenet and cifar10_lossless. Started again, it resumes.
-# The committed weights came from these settings in separate steps, not from one run of this script:
-# docs/LOG.md says how they differ.
+# The committed weights are older: without the second stage, which teaches finer cells, and trained in
+# separate steps, not by one run of this script; docs/LOG.md says how.
 set -euo pipefail
 data=${1:?"usage: benchmarks/train_default.sh DATA"}
 cd "$(dirname "$0")/.."

@@ -196,6 +196,15 @@ def test_speckles_are_judged_by_the_ratio(page, ratio, verdict):
     assert verdict in page.render(made_up(speckle_ratio=ratio))
 
 
+def test_models_that_the_budget_was_too_short_for_are_named(page):
+    results = made_up(v1=-4.0)
+    assert "too short" not in page.render(results)
+    floor = {"kind": "floor", "mean": results["comparison"]["contestants"]["tps"]["mean"]}
+    floor["mean"] = floor["mean"] | {"psnr": 20.0, "psnr_ci": [19.0, 21.0]}
+    results["comparison"]["contestants"]["nearest"] = floor
+    assert "v1: below the nearest observed value (20.00 dB)." in page.render(results)
+
+
 def test_floors_that_win_and_orders_that_lose_are_said(page):
     text = page.render(made_up())
     assert "- tps, a floor, has the highest PSNR, 23.30 dB." in text

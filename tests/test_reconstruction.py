@@ -96,6 +96,11 @@ def test_cells_have_their_own_values_on_demand(model):
     expected = fine.mean + (1 / 3 - 1) * torch.tensor(NORMALIZER.scale)
     torch.testing.assert_close(own.mean[unseen], expected[unseen])
     assert not torch.allclose(own.mean[~unseen], fine.mean[~unseen])
+    assert own.samples[:, unseen].std(0).mean() > 0
+    with pytest.raises(InputError, match="same factor along all axes; \\[10, 18\\] does not"):
+        reconstruct(celled, obs, shape=(10, 18), own_cells=True)
+    with pytest.raises(InputError, match="own_cells asks for others"):
+        reconstruct(celled, obs, shape=(15, 18), own_cells=True, samples=2, recalibrate=True)
     with pytest.raises(InputError, match="give shape="):
         reconstruct(celled, obs, coords=cell_centres(SHAPE), own_cells=True)
     with pytest.raises(InputError, match="knows no cells but those observed"):
@@ -143,11 +148,12 @@ def test_draws_depend_on_the_seed_and_on_nothing_else(model, sampler):
     assert not torch.allclose(one.samples[0], one.samples[1])
 
 
-def test_draws_made_in_groups_are_the_same_as_all_at_once(model, monkeypatch):
-    obs = observe()
-    together = reconstruct(model, obs, samples=5, noise=0.3)
+@pytest.mark.parametrize("sampler", ["deis", "dopri5"])
+def test_draws_made_in_groups_are_the_same_as_all_at_once(model, monkeypatch, sampler):
+    obs, how = observe(), {"samples": 5, "noise": 0.3, "sampler": sampler}
+    together = reconstruct(model, obs, **how)
     monkeypatch.setattr("sparsefield.reconstruction.CHUNK", 2 * 5 * 6)
-    apart = reconstruct(model, obs, samples=5, noise=0.3)
+    apart = reconstruct(model, obs, **how)
     torch.testing.assert_close(apart.samples, together.samples)
     assert apart.nfe == together.nfe
 

@@ -51,7 +51,10 @@ def test_scores_are_ranked_beside_the_truth(script):
     assert "| default | 21.00 [18.90, 23.10] | 20.00" in text
     assert "| 0.31 | 1.43 |" in text
     assert "tiny_imagenet, 64 x 64: default beats every floor; the best one, bicubic" in text
-    assert "--data tiny_imagenet --sizes 64 --json docs/results/superres_tiny.json" in text
+    assert (
+        "sparsefield superres default --data tiny_imagenet --sizes 64 --limit 2000 "
+        "--split validation --density 0.2 --seed 0 --json docs/results/superres_tiny.json"
+    ) in text
 
 
 def test_other_models_on_the_same_fields_stand_beside(script):
@@ -65,14 +68,26 @@ def test_other_models_on_the_same_fields_stand_beside(script):
 
 
 def test_what_the_prototypes_set_out_to_test_is_answered(script):
-    on_grid = {"data": "cifar", "mean": row(23.0), "floors": {"tps": row(5.0), "linear": row(4.0)}}
+    on_grid = {
+        "model": "default",
+        "data": "cifar",
+        "mean": row(23.0),
+        "floors": {"tps": row(5.0), "linear": row(4.0)},
+    }
     text = script.render({"superres_tiny": made_up(), "default": on_grid}, set())
-    assert "Yes at cifar, 32 x 32: 23.00 [20.70, 25.30] dB, +18.00 against tps" in text
-    assert "[4.50, 5.50]; the intervals do not overlap." in text
-    assert "Yes at tiny_imagenet, 64 x 64: 21.00 [18.90, 23.10] dB, +0.10 against bicubic" in text
-    assert "[18.81, 22.99]; the intervals overlap." in text
-    assert "Yes at tiny_imagenet, 64 x 64: the mean has 0.31 of" in text
-    assert "No at tiny_imagenet, 64 x 64: artefact score 1.43, the truth's is 0.97." in text
+    assert "Yes (default, cifar, 32 x 32): 23.00 [20.70, 25.30] dB, +18.00 against tps" in text
+    here = "(default, tiny_imagenet, 64 x 64)"
+    assert f"Not shown, intervals overlap {here}: 21.00 [18.90, 23.10] dB, +0.10 against" in text
+    assert f"Yes {here}: the mean has 0.31 of" in text
+    assert f"No {here}: artefact score 1.43, the truth's is 0.97." in text
+
+
+def test_what_is_not_the_same_is_not_mixed(script):
+    other = made_up(20.95) | {"model": "zero-shot", "density": 0.1}
+    text = script.render({"superres_tiny": made_up(), "superres_tiny_zero": other}, set())
+    assert text.count("## tiny_imagenet") == 2
+    with pytest.raises(ValueError, match="a second result of default"):
+        script.render({"superres_tiny": made_up(), "superres_tiny_b": made_up()}, set())
 
 
 def test_a_floor_that_wins_is_said(script):

@@ -94,7 +94,7 @@ class Reconstruction:
 
         Level q is the draw of rank `q (S + 1)`, between neighbouring ranks by linear interpolation
         and the outermost draw beyond them: calibrated draws leave a share q of truths below it.
-        Levels beyond `1 / (S + 1)` need more draws to say anything.
+        Levels below `1 / (S + 1)` or above `S / (S + 1)` take more draws: a 90 % interval 19.
 
         Args:
             levels: Q numbers between 0 and 1.
@@ -170,12 +170,13 @@ def reconstruct(
         progress: Called with the number of points of the mean done after each chunk.
         nfe: Evaluations of the network to spend, in place of samples, sampler and steps; see
             `spend`.
-        own_cells: Give each cell of `shape` the mean over itself, which is sharper on a grid finer
-            than the observed one. For models that `reads_cells`.
+        own_cells: Give each cell of `shape`, finer or coarser by the same factor along all axes,
+            the mean over itself: sharper on a finer grid. For models that `reads_cells`.
 
     Returns:
         The field in physical units. Exact observations are reproduced exactly, except by an
-        autoencoder, which reproduces them as well as its code does.
+        autoencoder, which reproduces them as well as its code does, and with `own_cells`, where
+        they are values of other cells.
 
     Raises:
         InputError: Observations or points do not fit the model.
@@ -197,6 +198,8 @@ def reconstruct(
         raise InputError(f"samples and seed must be at least 0, not {samples} and {seed}")
     if recalibrate and not samples:
         raise InputError("recalibration scales draws; ask for samples")
+    if recalibrate and own_cells:
+        raise InputError("recalibration compares with observed cells; own_cells asks for others")
     expected, *drawn = _exact(model, obs, noise, samples, seed)
     queries = points[None]
     observed = tuple(grid or model.spec.observed_grid(obs.count))
@@ -212,14 +215,15 @@ def reconstruct(
     mean = posterior_mean(model, expected.batched(), queries, alone, chunk, progress, cell)
     draws, spread, spent = None, 1.0, 1
     if samples > 0:
-        parts = []
+        parts, each = [], 0
         for group in _in_groups(samples, len(points)):
             every = queries.expand(len(group), -1, -1)
             seen = Observation.stack([drawn[draw] for draw in group])
-            part, each = draw_samples(
+            part, price = draw_samples(
                 model, seen, every, partial(source, group), sampler, steps, cell
             )
             parts.append(part)
+            each = max(each, price)
         draws = torch.cat(parts)
         spent += samples * each
         if recalibrate:
@@ -244,8 +248,8 @@ def spend(nfe: int) -> tuple[int, str, int]:
     """Return samples, sampler and steps that take at most so many evaluations.
 
     One evaluation gives the posterior mean, whose squared error is least. With up to 20 one sample
-    is drawn, the better the more. From then on there are samples of at least 10 each, whose mean
-    comes back to the posterior's and whose spread says how sure it is.
+    is drawn; few steps end between mean and sample. From then on there are samples of at least 10
+    each, whose mean comes back to the posterior's and whose spread says how sure it is.
 
     Args:
         nfe: Evaluations, at least 1.
@@ -269,6 +273,11 @@ def _own_cell(model: Model, observed: tuple[int, ...], shape: tuple[int, ...] | 
         raise InputError(
             f"model '{model.name}' knows no cells but those observed; own_cells takes a model "
             "trained with model.cells=true"
+        )
+    if len({m / n for m, n in zip(observed, shape, strict=True)}) > 1:
+        raise InputError(
+            f"own_cells needs a grid that refines the observed one, {list(observed)}, by the same "
+            f"factor along all axes; {list(shape)} does not"
         )
     return relative_cell(observed, shape)
 
@@ -304,6 +313,8 @@ def _check_fit(model: Model, obs: Observation, points: Tensor) -> None:
             f"model '{model.name}' works in {dims} dimensions; observations have {obs.dims} and "
             f"the points have shape {tuple(points.shape)}"
         )
+    if not len(points):
+        raise InputError("there are no points to reconstruct; coords is empty")
     if not points.isfinite().all():
         raise InputError("coords hold NaN or infinite numbers; drop those points")
     channels = model.spec.normalizer.channels

@@ -56,12 +56,16 @@ def test_batch_of_a_step_does_not_depend_on_what_was_drawn_before(fields, masks)
 def test_every_preset_finds_what_it_asks_for(name):
     config = load_config(name, [f"batch_size={B}", "data.validation=0"])
     coarse, fine = (
-        FieldDataset(np.zeros((N, *(shape or SHAPE), C), np.float32))
+        FieldDataset(np.random.default_rng(0).random((N, *(shape or SHAPE), C), np.float32))
         for shape in (config.data.size, config.data.fine)
     )
-    batch = TrainingBatches(coarse, config, fine if config.data.fine else None)(0)
-    assert len(batch.x_1) == B
-    assert batch.obs.values.isfinite().all()
+    draw = TrainingBatches(coarse, config, fine if config.data.fine else None)
+    batches = [draw(step) for step in range(40 if config.data.fine else 2)]
+    assert {round(1 / float(batch.cell[0])) for batch in batches} == set(config.data.scales)
+    for batch in batches:
+        assert len(batch.x_1) == B
+        assert batch.x_1.std() > 0
+        assert batch.obs.values.std() > 0
 
 
 def test_an_epoch_visits_every_field_once(fields):

@@ -8,6 +8,7 @@ import rich
 from tyro.conf import arg
 
 from sparsefield.cli import options
+from sparsefield.cli.figures import need_matplotlib, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.cli.tables import score_table
 from sparsefield.errors import InputError
@@ -35,10 +36,11 @@ def command(
     """
     from sparsefield.evaluation.protocol import Protocol, make_task
     from sparsefield.fields.photographs import PHOTOGRAPHS, photographs
-    from sparsefield.plots import plot_demo, save_figure
+    from sparsefield.plots import plot_demo
 
     if samples < 2:
         raise InputError(f"a standard deviation needs at least 2 samples, not {samples}")
+    need_matplotlib("the demo")
     start = time.monotonic()
     photos = photographs()
     task = make_task(photos, Protocol(), range(len(photos)))
@@ -49,8 +51,8 @@ def command(
     truth = task.truth.unflatten(1, task.shape).numpy()
     figure = plot_demo(truth, fields, _interpolate(task), "thin-plate spline", list(PHOTOGRAPHS))
     path = out / "reconstruction.png"
-    save_figure(figure, path)
-    print(f"{path} written; {duration(time.monotonic() - start)} in all")
+    write_figure(figure, path)
+    print(f"{duration(time.monotonic() - start)} in all")
     return 0
 
 

@@ -45,10 +45,10 @@ def command(
 
     Args:
         input: What was observed.
-        out: .png for the mean, .npz for mean, std, samples, quantiles (with their levels) and
-            coords on the grid.
+        out: .png for the mean, .npz for mean, std, samples, coords and quantiles on the grid, at
+            those of the levels 0.05, 0.25, 0.5, 0.75 and 0.95 that so many samples tell.
         noise: Standard deviation of the measurement error in the units of the values (pixels are
-            in [0, 1]); 0 reproduces what was observed exactly.
+            in [0, 1]); 0 reproduces what was observed exactly, but for --own-cells.
         size: Grid of the result; by default the image's, or the one the model was trained on.
         nfe: Evaluations of the network to spend, in place of samples and steps: 1 for the mean,
             up to 20 for one sample, more for samples and their mean, which a .png then shows.
@@ -94,18 +94,20 @@ def _write(field: "Reconstruction", path: Path, dialled: bool) -> None:
     if path.suffix == ".png":
         save_image(path, field.on_grid(field.estimate if dialled else field.mean))
         return
+    draws = 0 if field.samples is None else len(field.samples)
+    levels = [level for level in LEVELS if 1 <= level * (draws + 1) <= draws]
     parts = {
         "mean": field.mean,
         "std": field.std,
         "samples": field.samples,
         "coords": field.coords,
-        "quantiles": None if field.samples is None else field.quantiles(LEVELS),
+        "quantiles": field.quantiles(levels) if levels else None,
     }
     arrays: dict[str, Any] = {
         name: field.on_grid(part) for name, part in parts.items() if part is not None
     }
-    if "quantiles" in arrays:
-        arrays["levels"] = np.array(LEVELS)
+    if levels:
+        arrays["levels"] = np.array(levels)
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:

@@ -24,7 +24,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "dopri5": DormandPrinceSampler,
 }
 
-# Calibrated draws for ten evaluations: docs/results/samplers.md.
+# Its draws of ten evaluations are calibrated: docs/LOG.md, docs/results/samplers.md.
 DEFAULT_SAMPLER = "deis:grid=late"
 
 
