@@ -22,9 +22,12 @@ def main() -> int:
 
 
 def render() -> str:
-    """Write what was measured of means and of draws as Markdown."""
+    """Write what was measured of means and, where they were, of draws as Markdown."""
     means, draws = (RESULTS / f"{stem}.json" for stem in ("default", "default_samples"))
-    return f"{table(json.loads(means.read_text()))}\n\n{trust(json.loads(draws.read_text()))}"
+    parts = [table(json.loads(means.read_text()))]
+    if draws.is_file():
+        parts.append(trust(json.loads(draws.read_text())))
+    return "\n\n".join(parts)
 
 
 def table(report: dict[str, Any]) -> str:
