@@ -338,7 +338,15 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     command += ["--device", "cpu", "--json", str(file), "--figures", str(images(options.out))]
     if sparsefield(command):
         raise InputError("the comparison failed")
-    return json.loads(file.read_text())
+    return without_folders(json.loads(file.read_text()))
+
+
+def without_folders(report: dict[str, Any]) -> dict[str, Any]:
+    """Call checkpoints by the names of their runs: where they lie means nothing elsewhere."""
+    for row in report["contestants"].values():
+        if row.get("checkpoint"):
+            row["checkpoint"] = Path(row["checkpoint"]).name
+    return report
 
 
 def describe(

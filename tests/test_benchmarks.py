@@ -224,6 +224,11 @@ def test_the_committed_page_is_that_of_the_committed_results(page):
     assert text == page.render(json.loads(results.read_text()))
 
 
+def test_published_results_name_no_place_on_a_machine():
+    for file in sorted((ROOT / "docs" / "results").glob("*.json")):
+        assert '"/' not in file.read_text(), file
+
+
 def test_bad_input_is_one_line(architectures, capsys):
     needed = ["--data", "fields.npy", "--validation", "held_out.npy"]
     for arguments, words in (
