@@ -24,7 +24,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "dopri5": DormandPrinceSampler,
 }
 
-# Its draws of ten evaluations are calibrated: docs/LOG.md, docs/results/samplers.md.
+# Its draws of ten evaluations are calibrated: docs/results/default_samples.json.
 DEFAULT_SAMPLER = "deis:grid=late"
 
 
