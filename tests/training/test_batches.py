@@ -61,7 +61,7 @@ def test_every_preset_finds_what_it_asks_for(name):
     )
     draw = TrainingBatches(coarse, config, fine if config.data.fine else None)
     batches = [draw(step) for step in range(40 if config.data.fine else 2)]
-    assert {round(1 / float(batch.cell[0])) for batch in batches} == set(config.data.scales)
+    assert {round(1 / float(batch.cell[0])) for batch in batches} == {1, *config.data.scales}
     for batch in batches:
         assert len(batch.x_1) == B
         assert batch.x_1.std() > 0
@@ -210,6 +210,28 @@ def test_finer_cells_are_asked_for_where_coarser_ones_were_observed(scale):
             shape = 4 + coords[..., :1] + 2 * coords[..., 1:].abs()
             steps = inverse(values)[..., :1] / shape
             torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), atol=1e-3, rtol=1e-3)
+
+
+def test_cells_like_those_observed_are_asked_for_at_and_between_them():
+    draw, coarse = multiscale(2, own_cells=0, flip=False), cell_centres((6, 12))
+    scale, batch = draw.fields.normalizer, draw(0)
+    assert (batch.cell == 1).all()
+    assert batch.coords.shape == (B, 11 * 23, 2)
+    x = batch.coords[0, :, 0]
+    values = scale.invert(batch.x_1)
+    torch.testing.assert_close(values[..., 1] / values[:, :1, 1], (x / x[0]).expand(B, -1))
+    at = torch.cdist(coarse, batch.coords[0]).min(1)
+    assert at.values.max() < 2e-3
+    both = torch.cdist(batch.coords[0], batch.obs.coords[0]) < 2e-3
+    asked, seen = both.nonzero().unbind(-1)
+    assert len(seen) == batch.obs.count
+    torch.testing.assert_close(batch.x_1[0, asked], batch.obs.values[0, seen])
+
+
+def test_own_cells_is_the_share_of_steps_that_ask_for_finer_cells():
+    draw = multiscale(2, own_cells=0.25)
+    own = sum(float(draw(step).cell[0]) == 0.5 for step in range(80))
+    assert 10 <= own <= 30
 
 
 def test_scales_take_turns_and_the_observed_grid_is_one_of_them():

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +39,14 @@ class Batch:
     coords: Tensor
     obs: Observation
     cell: Tensor
+
+
+class GridPoints(NamedTuple):
+    """Values (B, L, C) at points (B, L, P) that lie on a grid."""
+
+    coords: Tensor
+    values: Tensor
+    shape: tuple[int, ...]
 
 
 class TrainingBatches:
@@ -81,26 +90,30 @@ class TrainingBatches:
         scale = _draw_scale(data, generator)
         items, seen, asked = self._draw_fields(step, scale, generator)
         mirrored = data.flip & (torch.rand(len(items), 1, generator=generator) < 0.5)
-        grid, values = self._points(seen, mirrored)
-        fine_grid, truth = (grid, values) if asked is seen else self._points(asked, mirrored)
+        known = self._points(seen, mirrored)
+        sought, cell = known, 1.0
+        if asked is not seen:
+            sought, cell = self._points(asked, mirrored), 1 / scale
+            if not _draw_own_cells(data, generator):
+                sought, cell = _moving_average(sought, scale), 1.0
         at_mean, u = _draw_times(flow, len(items), generator)
         order = self._point_orders(items, seen.points, generator)
         observed, targets = _split(order, data, generator)
         if asked is not seen:
-            targets = torch.arange(asked.points).expand(len(items), -1)
+            targets = torch.arange(sought.coords.shape[1]).expand(len(items), -1)
         if at_mean:
             targets = _subset(targets, data.queries, generator)
         elif data.window:
-            targets = _blocks(asked.shape, data.window, len(items), generator)
-        coords = _take(fine_grid, targets)
+            targets = _blocks(sought.shape, data.window, len(items), generator)
+        coords = _take(sought.coords, targets)
         keys = torch.randint(2**63 - 1, (len(items),), generator=generator).numpy()
         return Batch(
             x_0=self.noise(coords, asked.channels, keys.astype(np.uint64), seen.shape),
-            x_1=_take(truth, targets),
+            x_1=_take(sought.values, targets),
             u=u,
             coords=coords,
-            obs=Observation(_take(grid, observed), _take(values, observed)),
-            cell=torch.full((len(items),), 1 / scale),
+            obs=Observation(_take(known.coords, observed), _take(known.values, observed)),
+            cell=torch.full((len(items),), cell),
         )
 
     def _draw_fields(
@@ -116,8 +129,8 @@ class TrainingBatches:
         asked = self.finer.subset(items)
         return items, asked.resized([n // scale for n in asked.shape]), asked
 
-    def _points(self, fields: FieldDataset, mirrored: Tensor) -> tuple[Tensor, Tensor]:
-        """Return coordinates (B, L, P) and normalised values (B, L, C) of some fields.
+    def _points(self, fields: FieldDataset, mirrored: Tensor) -> GridPoints:
+        """Return the points of some fields, with normalised values.
 
         Mirrored ones (B, 1) have their last axis turned round; values stay with their points, so
         that a field's fixed mask still hides the same ones.
@@ -125,7 +138,8 @@ class TrainingBatches:
         grid = fields.coords.expand(len(fields), -1, -1)
         last = torch.where(mirrored, -grid[..., -1], grid[..., -1])
         values = self.fields.normalizer.apply(fields.batch(range(len(fields))))
-        return torch.cat([grid[..., :-1], last[..., None]], dim=-1), values
+        coords = torch.cat([grid[..., :-1], last[..., None]], dim=-1)
+        return GridPoints(coords, values, fields.shape)
 
     def _items(self, step: int) -> np.ndarray:
         epoch, within = divmod(step, self.steps_per_epoch)
@@ -145,6 +159,18 @@ def _draw_scale(data: DataConfig, generator: torch.Generator) -> int:
     if len(data.scales) == 1:
         return data.scales[0]
     return data.scales[int(torch.randint(len(data.scales), (), generator=generator))]
+
+
+def _draw_own_cells(data: DataConfig, generator: torch.Generator) -> bool:
+    return data.own_cells == 1 or bool(torch.rand((), generator=generator) < data.own_cells)
+
+
+def _moving_average(points: GridPoints, side: int) -> GridPoints:
+    """Return means over blocks of `side` cells per axis, at their centres, a cell apart."""
+    coords, values = (x.unflatten(1, points.shape) for x in (points.coords, points.values))
+    for axis in range(1, 1 + len(points.shape)):
+        coords, values = (x.unfold(axis, side, 1).mean(-1) for x in (coords, values))
+    return GridPoints(coords.flatten(1, -2), values.flatten(1, -2), tuple(coords.shape[1:-1]))
 
 
 def _draw_times(flow: FlowConfig, count: int, generator: torch.Generator) -> tuple[bool, Tensor]:

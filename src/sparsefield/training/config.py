@@ -50,6 +50,9 @@ class DataConfig:
     scales: tuple[int, ...] = (1,)
     """Cells asked for per observed cell along each axis, drawn for each step: 1 on the grid of
     `size`, others on `fine`, observed on a grid that is coarser by as much."""
+    own_cells: float = 1.0
+    """Share of the steps at scales above 1 that ask for means over the cells of `fine` themselves;
+    the others ask for means over cells like those observed, at and between them."""
     limit: int = 0
     """Fields used of each dataset; all if 0."""
     validation: int = 500
@@ -198,6 +201,8 @@ def _check_ranges(config: TrainConfig) -> None:
         config.data, masks="fresh", target="all"
     ):
         raise InputError("data.scales above 1 need data.masks=fresh and data.target=all")
+    if not 0 <= config.data.own_cells <= 1:
+        raise InputError(f"data.own_cells must be from 0 to 1, not {config.data.own_cells}")
     if config.flow.prediction in ("noise", "score") and config.flow.mean_fraction > 0:
         raise InputError(
             f"flow.prediction={config.flow.prediction} says nothing of the data at t = 0; "
