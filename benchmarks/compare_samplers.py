@@ -41,6 +41,7 @@ SAMPLERS = (
 BUDGETS = (3, 5, 10, 20)
 COLUMNS = {
     "PSNR of one draw, dB": ("psnr", 2),
+    "of their average, dB": ("psnr_average", 2),
     "CRPS": ("crps", 4),
     "speckle, 1e-6": ("speckle", 0),
     "90 % coverage": ("coverage90", 3),
@@ -109,7 +110,8 @@ def render(report: Mapping[str, Any]) -> str:
         Masks and source noise are identical for all samplers; each takes as many steps as the
         budget of network evaluations allows. Intervals are 95 % bootstrap intervals over fields;
         differences from `{reference}` are paired by field, and "significant" holds at 5 % for all
-        samplers of a budget together."""
+        samplers of a budget together. Rings in the chart are the average of all draws of a field,
+        at the price of all of them."""
     return f"""# Samplers at equal price
 
 Made by `benchmarks/compare_samplers.py` from `samplers.json`; never edited by hand.
@@ -183,7 +185,7 @@ def convergence(report: Mapping[str, Any], reference: str) -> list[str]:
 def score_table(report: Mapping[str, Any]) -> str:
     """Write the scores of all samplers at all budgets."""
     mean = report["mean"]
-    cells = [interval(mean, "psnr", 2), interval(mean, "mae", 4), interval(mean, "speckle", 0)]
+    cells = [interval(mean, "psnr", 2), "", interval(mean, "mae", 4), interval(mean, "speckle", 0)]
     lines = [["posterior mean", "1", *cells, "", price(mean["seconds"], report["n"])]]
     for row in report["rows"]:
         cells = [interval(row, key, digits) for key, digits in COLUMNS.values()]

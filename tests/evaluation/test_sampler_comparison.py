@@ -37,6 +37,12 @@ def test_scores_are_those_of_the_protocol(report, fields):  # noqa: F811
         assert row[f"{name}_ci"][0] <= row[name] <= row[f"{name}_ci"][1]
 
 
+def test_the_average_of_draws_is_better_than_one_and_smoother(report):
+    for row in report["rows"]:
+        assert row["psnr_average"] > row["psnr"]
+        assert row["speckle_average"] < row["speckle"]
+
+
 def test_differences_are_from_the_first_sampler_at_the_same_budget(report):
     for budget in (3, 7):
         rows = {r["sampler"]: r for r in report["rows"] if r["budget"] == budget}

@@ -197,8 +197,9 @@ def evaluate_samples(
         limit: Draw for the first fields only, as many as this.
 
     Returns:
-        Scores of the N fields: psnr and, on images, speckle of single draws (means over draws),
-        crps, energy_score, and those of `calibrate_draws`; seconds; network evaluations per draw.
+        Scores of the N fields: psnr and, on images, speckle of single draws (means over draws) and
+        of their average (psnr_average, speckle_average), crps, energy_score, and those of
+        `calibrate_draws`; seconds; network evaluations per draw.
     """
     parts, seconds, nfe = [], 0.0, 0
     for task in tasks(fields, protocol, limit):
@@ -220,8 +221,10 @@ def _score_draws(draws: Tensor, mean: Tensor, task: Task, value_range: float) ->
         "psnr": single.mean(0),
         "crps": metrics.crps_ensemble(draws, task.truth),
         "energy_score": metrics.energy_score(draws, task.truth),
+        "psnr_average": metrics.psnr(draws.mean(0), task.truth, data_range=value_range),
     }
     if _has_speckle(task):
+        scores["speckle_average"] = _speckle(draws.mean(0), task)
         scores["speckle"] = torch.stack([_speckle(draw, task) for draw in draws]).mean(0)
     distance = distance_in_cells(task.coords, task.obs, task.shape)
     scores |= calibrate_draws(draws, mean, task.truth, task.missing, distance)
