@@ -76,6 +76,7 @@ def test_overrides_reach_every_section_and_keep_their_type():
         ("data.density=[0.1, 0.2, 0.3]", "data.density takes 2 values, not 3"),
         ("data.density=1.5", r"data.density must be a range within \(0, 1\]"),
         ("data.density=[0.5, 0.2]", "data.density must be a range"),
+        ("data.own_cells=1.5", "data.own_cells must be from 0 to 1"),
         ("seed", "'seed' is not a setting; write section.key=value"),
         ("seed.value=1", "unknown key 'seed.value'|seed must be int"),
     ],
