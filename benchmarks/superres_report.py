@@ -142,16 +142,19 @@ def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
 def lead(where: str, part: Report) -> str:
     """Say by how much the mean is better or worse than the best floor."""
     best, floor = max(part["floors"].items(), key=lambda item: item[1]["psnr"])
-    mean, gain = part["mean"], part["mean"]["psnr"] - floor["psnr"]
-    if mean["psnr_ci"][0] > floor["psnr_ci"][1]:
-        answer = "Yes"
-    else:
-        answer = (
-            "No" if mean["psnr_ci"][1] < floor["psnr_ci"][0] else "Not shown, intervals overlap"
-        )
+    mean = part["mean"]
+    gain = f"{mean['psnr'] - floor['psnr']:+.2f}"
+    apart = mean["psnr_ci"][0] > floor["psnr_ci"][1] or mean["psnr_ci"][1] < floor["psnr_ci"][0]
+    shown, paired = apart, part.get("differences", {}).get(best)
+    if paired:
+        shown = paired["psnr_significant"]
+        low, high = (-end for end in reversed(paired["psnr_ci"]))
+        gain = f"{-paired['psnr']:+.3f} [{low:+.3f}, {high:+.3f}] field by field"
+    answer = "Not shown" if not shown else "Yes" if mean["psnr"] > floor["psnr"] else "No"
+    overlap = "" if apart else "; the intervals of the two scores overlap"
     return (
-        f"{answer} ({where}): {interval(mean, 'psnr', 2)} dB, {gain:+.2f} "
-        f"against {best}, the best floor, {interval(floor, 'psnr', 2)}."
+        f"{answer} ({where}): {interval(mean, 'psnr', 2)} dB, {gain} against {best}, the best "
+        f"floor, {interval(floor, 'psnr', 2)}{overlap}."
     )
 
 

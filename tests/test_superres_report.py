@@ -77,9 +77,20 @@ def test_what_the_prototypes_set_out_to_test_is_answered(script):
     text = script.render({"superres_tiny": made_up(), "default": on_grid}, set())
     assert "Yes (default, cifar, 32 x 32): 23.00 [20.70, 25.30] dB, +18.00 against tps" in text
     here = "(default, tiny_imagenet, 64 x 64)"
-    assert f"Not shown, intervals overlap {here}: 21.00 [18.90, 23.10] dB, +0.10 against" in text
+    assert f"Not shown {here}: 21.00 [18.90, 23.10] dB, +0.10 against bicubic" in text
+    assert "20.90 [18.81, 22.99]; the intervals of the two scores overlap." in text
     assert f"Yes {here}: the mean has 0.31 of" in text
     assert f"No {here}: artefact score 1.43, the truth's is 0.97." in text
+
+
+def test_methods_are_compared_field_by_field_where_that_was_measured(script):
+    report = made_up()
+    paired = {"psnr": -0.1, "psnr_ci": [-0.12, -0.07], "psnr_significant": True}
+    report["sizes"]["64"]["differences"] = {"bicubic": paired, "tps": paired}
+    here = "Yes (default, tiny_imagenet, 64 x 64): 21.00 [18.90, 23.10] dB, "
+    assert f"{here}+0.100 [+0.070, +0.120] field by field against bicubic" in script.render(
+        {"superres_tiny": report}, set()
+    )
 
 
 def test_what_is_not_the_same_is_not_mixed(script):

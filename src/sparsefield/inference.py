@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsefield.checkpoint import ModelSpec, load_checkpoint, resolve
 from sparsefield.errors import InputError
+from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.models import MODELS
@@ -74,9 +75,28 @@ def bounded_chunk(model: Model, observations: int) -> int | None:
     return max(CHUNK, observations) if model.flow.backbone.claims.query_invariant else None
 
 
-def relative_cell(observed: Sequence[int], asked: Sequence[int]) -> float:
-    """Return the side of a cell of one grid in sides of a cell of another, as a geometric mean."""
-    return math.prod(n / m for n, m in zip(observed, asked, strict=True)) ** (1 / len(asked))
+@dataclass(frozen=True)
+class OwnCells:
+    """The grid whose cells were observed, and the one over whose cells means are asked for.
+
+    Attributes:
+        observed: Cells per axis of the grid that was observed.
+        asked: Cells per axis of the grid that is asked for.
+    """
+
+    observed: tuple[int, ...]
+    asked: tuple[int, ...]
+
+    @property
+    def side(self) -> float:
+        """Side of a cell asked for, in sides of one observed, as a geometric mean."""
+        sides = (n / m for n, m in zip(self.observed, self.asked, strict=True))
+        return math.prod(sides) ** (1 / len(self.asked))
+
+    @property
+    def nested(self) -> bool:
+        """Whether every observed cell consists of whole cells that are asked for."""
+        return all(m % n == 0 for n, m in zip(self.observed, self.asked, strict=True))
 
 
 @torch.no_grad()
@@ -87,7 +107,7 @@ def posterior_mean(
     noise: Tensor,
     chunk: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
-    cell: float = 1.0,
+    cells: OwnCells | None = None,
 ) -> Tensor:
     """Return E[field | observations] (B, L, C) in physical units by one evaluation.
 
@@ -98,7 +118,8 @@ def posterior_mean(
         noise: Source noise (B, L, C); the network starts from it, as in training.
         chunk: Points computed at a time, all if None.
         progress: Called with the number of points done after each chunk.
-        cell: Side of the points' cells, in sides of the observations'.
+        cells: Where means over the cells of a grid, those at the points, are asked for; means over
+            cells like those observed if None.
 
     Raises:
         InputError: Points in chunks would see each other in another way than all at once.
@@ -113,12 +134,12 @@ def posterior_mean(
     normalised, queries = _to_model(model, obs, coords)
     size = chunk or queries.shape[1]
     parts = zip(noise.to(model.device).split(size, 1), queries.split(size, 1), strict=True)
-    side = queries.new_full((len(queries),), cell)
+    side = _sides(queries, cells)
     means = []
     for x, at in parts:
         means.append(model.flow.posterior_mean(x, at, normalised, side))
         progress(at.shape[1])
-    return _to_user(model, torch.cat(means, dim=1), obs, coords, cell)
+    return _to_user(model, torch.cat(means, dim=1), obs, coords, cells)
 
 
 def draw_samples(
@@ -128,7 +149,7 @@ def draw_samples(
     noise: NoiseFields,
     sampler: str,
     steps: int,
-    cell: float = 1.0,
+    cells: OwnCells | None = None,
 ) -> tuple[Tensor, int]:
     """Return posterior samples (B, L, C) in physical units and the evaluations that each took.
 
@@ -139,16 +160,20 @@ def draw_samples(
         noise: Returns independent fields of the flow's source noise (B, L, C) by their number.
         sampler: Key of SAMPLERS, with settings as `build_sampler` takes them.
         steps: Steps of the sampler.
-        cell: Side of the points' cells, in sides of the observations'.
+        cells: As in `posterior_mean`.
     """
     normalised, queries = _to_model(model, obs, coords)
 
     def on_device(step: int) -> Tensor:
         return noise(step).to(model.device, torch.float32)
 
-    side = queries.new_full((len(queries),), cell)
+    side = _sides(queries, cells)
     result = build_sampler(sampler, steps)(model.flow, on_device, queries, normalised, side)
-    return _to_user(model, result.values, obs, coords, cell), result.nfe
+    return _to_user(model, result.values, obs, coords, cells), result.nfe
+
+
+def _sides(queries: Tensor, cells: OwnCells | None) -> Tensor:
+    return queries.new_full((len(queries),), 1.0 if cells is None else cells.side)
 
 
 def _to_model(model: Model, obs: Observation, coords: Tensor) -> tuple[Observation, Tensor]:
@@ -158,18 +183,21 @@ def _to_model(model: Model, obs: Observation, coords: Tensor) -> tuple[Observati
 
 
 def _to_user(
-    model: Model, values: Tensor, obs: Observation, coords: Tensor, cell: float
+    model: Model, values: Tensor, obs: Observation, coords: Tensor, cells: OwnCells | None
 ) -> Tensor:
-    """Return physical values within their range, with observed ones put in exactly.
+    """Return physical values within their range that keep what was observed.
 
-    What an autoencoder decodes stays as it is: its field is observed everywhere. So do the values
-    of a model that tells cells of different sizes apart: a mean over a cell is none of its parts.
+    What an autoencoder decodes stays as it is: its field is observed everywhere. A mean over a
+    cell that was observed is put in; of a model that tells cells of different sizes apart, means
+    over finer cells are moved so that their own mean is the observed one.
     """
     normalizer = model.spec.normalizer
-    physical = normalizer.clip(normalizer.invert(values.float().cpu()))
-    if MODELS[model.spec.model].claims.autoencoder or (model.reads_cells and cell != 1):
-        return physical
-    return copy_observed(physical, coords, obs)
+    physical = normalizer.invert(values.float().cpu())
+    if MODELS[model.spec.model].claims.autoencoder:
+        return normalizer.clip(physical)
+    if not model.reads_cells or cells is None or cells.side == 1:
+        return copy_observed(normalizer.clip(physical), coords, obs)
+    return normalizer.clip(keep_means(physical, coords, obs, cells) if cells.nested else physical)
 
 
 def copy_observed(values: Tensor, coords: Tensor, obs: Observation) -> Tensor:
@@ -184,3 +212,43 @@ def copy_observed(values: Tensor, coords: Tensor, obs: Observation) -> Tensor:
         observed = obs.values[item][seen].to(values)
         values[item, at] = observed[torch.from_numpy(nearest)[at]]
     return values
+
+
+def keep_means(values: Tensor, coords: Tensor, obs: Observation, cells: OwnCells) -> Tensor:
+    r"""Return values whose means over observed cells are those observed, exactly.
+
+    All parts i of an observed cell move alike,
+    :math:`u_i + (y - \frac{1}{n} \sum_{j=1}^n u_j)`: the nearest field, in squared error, with
+    the observed mean y.
+
+    Args:
+        values: Means over finer cells (B, L, C).
+        coords: Centres of those cells (B, L, P).
+        obs: Observations; those that lie at the centre of an observed cell are its mean.
+        cells: Both grids, the finer one nested in the observed one.
+    """
+    values, count = values.clone(), math.prod(cells.observed)
+    for item in range(len(values)):
+        part_of = _cell_indices(coords[item].cpu(), cells.observed)
+        parts = torch.bincount(part_of, minlength=count)[:, None].clamp_min(1)
+        sums = values.new_zeros(count, values.shape[-1]).index_add(0, part_of, values[item])
+        missing = torch.zeros_like(sums)
+        seen = obs.valid[item].cpu() & _at_centres(obs.coords[item].cpu(), cells.observed)
+        at = _cell_indices(obs.coords[item].cpu()[seen], cells.observed)
+        missing[at] = obs.values[item].to(values)[seen] - (sums / parts)[at]
+        values[item] += missing[part_of]
+    return values
+
+
+def _at_centres(coords: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return which points (L, P) are centres of cells of a grid on [-1, 1]."""
+    nearest = cell_centres(shape)[_cell_indices(coords, shape)]
+    return (coords - nearest).abs().amax(-1) < SAME_POINT
+
+
+def _cell_indices(coords: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the cell (L,), in C order, of a grid on [-1, 1] that points (L, P) lie in."""
+    sides = torch.tensor(shape)
+    along = ((coords + 1) / 2 * sides).floor().long().clamp_min(0).minimum(sides - 1)
+    strides = sides.flip(0).cumprod(0).flip(0) // sides
+    return (along * strides).sum(-1)

@@ -111,6 +111,11 @@ def test_perfect_oracle_scores_perfectly_through_the_whole_path():
     assert report["detail"]["mean"] == pytest.approx(1)
     assert report["artefact"]["mean"] == pytest.approx(report["artefact"]["truth"])
     assert report["floors"][BICUBIC]["psnr"] < 30
+    behind = report["differences"][BICUBIC]
+    assert behind["psnr"] == pytest.approx(
+        report["floors"][BICUBIC]["psnr"] - report["mean"]["psnr"]
+    )
+    assert behind["psnr_ci"][0] <= behind["psnr"] <= behind["psnr_ci"][1] < 0
 
 
 def test_where_centres_coincide_the_coarse_value_stays():

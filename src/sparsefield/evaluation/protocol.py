@@ -16,7 +16,7 @@ from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.noise import field_keys
-from sparsefield.inference import Model, draw_samples, posterior_mean, relative_cell
+from sparsefield.inference import Model, OwnCells, draw_samples, posterior_mean
 
 Scores = dict[str, np.ndarray]
 
@@ -69,13 +69,13 @@ class Task:
 
     def mean(self, model: Model, chunk: int | None = None) -> Tensor:
         """Return the model's posterior mean (B, L, C), `chunk` points at a time."""
-        cell, noise = relative_cell(self.observed, self.shape), self.noise(model, 0)
-        return posterior_mean(model, self.obs, self.coords, noise, chunk, cell=cell)
+        cells, noise = OwnCells(self.observed, self.shape), self.noise(model, 0)
+        return posterior_mean(model, self.obs, self.coords, noise, chunk, cells=cells)
 
     def sample(self, model: Model, draw: int, sampler: str, steps: int) -> tuple[Tensor, int]:
         """Return a draw (B, L, C) of the model, by its number, and its evaluations."""
-        cell, noise = relative_cell(self.observed, self.shape), partial(self.noise, model, draw)
-        return draw_samples(model, self.obs, self.coords, noise, sampler, steps, cell)
+        cells, noise = OwnCells(self.observed, self.shape), partial(self.noise, model, draw)
+        return draw_samples(model, self.obs, self.coords, noise, sampler, steps, cells)
 
 
 def tasks(fields: FieldDataset, protocol: Protocol, limit: int | None = None) -> Iterator[Task]:

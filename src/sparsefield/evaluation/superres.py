@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparsefield.errors import InputError
 from sparsefield.evaluation import metrics
-from sparsefield.evaluation.comparison import Drawing
+from sparsefield.evaluation.comparison import Contestant, Drawing, paired_differences
 from sparsefield.evaluation.floor_scores import FIELDS_PER_PART, choose_floors, run_parts
 from sparsefield.evaluation.floors import available_floors, reconstruct_floor
 from sparsefield.evaluation.protocol import (
@@ -228,7 +228,8 @@ class SizeResult:
         """Return means and 95 % intervals, spectra, and what they say; absent parts are left out.
 
         `detail` is the energy beyond the highest frequency of the observed grid, m/2 cycles per
-        image, over the truth's; `artefact` the ratio of the two energies of `lattice_energy`.
+        image, over the truth's; `artefact` the ratio of the two energies of `lattice_energy`;
+        `differences` are those of the floors from the mean, field by field.
         """
         methods = {"mean": self.mean, "samples": self.samples, **self.floors}
         shown = {"truth": self.truth} | {name: part for name, part in methods.items() if part}
@@ -241,11 +242,21 @@ class SizeResult:
             "mean": _summary(self.mean),
             "samples": self.sampling | _summary(self.samples),
             "floors": {name: _summary(scores) for name, scores in self.floors.items()},
+            "differences": self._differences(),
             "spectrum": {name: ring.tolist() for name, ring in rings.items()},
             "detail": _ratios({name: (e, beyond["truth"]) for name, e in beyond.items()}),
             "artefact": _ratios({name: (pair[0], pair[1]) for name, pair in lattice.items()}),
         }
         return {name: part for name, part in report.items() if part != {}}
+
+    def _differences(self) -> dict[str, dict[str, Any]]:
+        shared = ("psnr", "psnr_missing", "ssim", "mae")
+        parts = {"mean": self.mean, **self.floors}
+        entries = {
+            name: Contestant("floor", name, mean={k: part[k] for k in shared if k in part})
+            for name, part in parts.items()
+        }
+        return paired_differences(entries, "mean")
 
 
 def _summary(scores: Scores) -> dict[str, Any]:
