@@ -198,7 +198,13 @@ def section(group: Mapping[str, Report]) -> str:
     sizes = {size: None for each in group.values() for size in each["sizes"]}
     tables = [
         f"### {size} x {size}\n\n"
-        + score_table({r["model"]: r["sizes"][size] for r in group.values() if size in r["sizes"]})
+        + score_table(
+            {
+                (report["model"], report["training"]): report["sizes"][size]
+                for report in group.values()
+                if size in report["sizes"]
+            }
+        )
         for size in sizes
     ]
     commands = "\n".join(command(stem, each) for stem, each in group.items())
@@ -226,15 +232,15 @@ def setting(report: Report) -> str:
     return paragraph(text)
 
 
-def score_table(parts: Mapping[str, Report]) -> str:
+def score_table(parts: Mapping[tuple[str, str], Report]) -> str:
     """Write the scores of all methods at one size, best PSNR first.
 
     Args:
-        parts: Scores by model; floors on the same points are those of the first.
+        parts: Scores by model and its training; floors on the same points are those of the first.
     """
     columns = {"PSNR, dB": ("psnr", 2), "PSNR missing, dB": ("psnr_missing", 2)}
     columns |= {"SSIM": ("ssim", 3), "MAE": ("mae", 4), "CRPS": ("crps", 4)}
-    rows = [row for model, part in parts.items() for row in model_rows(model, part)]
+    rows = [row for model, part in parts.items() for row in model_rows(*model, part)]
     first = next(iter(parts.values()))
     floors = first["floors"].items()
     rows += [(f"*{name}* (floor)", name, first, row) for name, row in floors if name != BICUBIC]
@@ -246,11 +252,14 @@ def score_table(parts: Mapping[str, Report]) -> str:
     return markdown(["", *columns, "detail", "artefact"], lines)
 
 
-def model_rows(model: str, part: Report) -> Iterator[tuple[str, str, Report, Report]]:
+def model_rows(
+    model: str, training: str, part: Report
+) -> Iterator[tuple[str, str, Report, Report]]:
     """Yield title, name, scores of the size and scores of a model's mean, draws and own floor."""
-    yield model, "mean", part, part["mean"]
+    title = f"**{model}**, {training}"
+    yield title, "mean", part, part["mean"]
     if "samples" in part:
-        yield f"{model}, one draw", "samples", part, part["samples"]
+        yield f"{title}, one draw", "samples", part, part["samples"]
     if BICUBIC in part["floors"]:
         title = f"*{BICUBIC}* of {model} at 32 x 32 (floor)"
         yield title, BICUBIC, part, part["floors"][BICUBIC]

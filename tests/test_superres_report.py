@@ -30,6 +30,7 @@ def made_up(psnr=21.0):
     return {
         "model": "default", "data": "tiny_imagenet", "n": 2000, "split": "validation", "seed": 0,
         "density": 0.2, "observed": 32, "device": "cpu", "commit": "abc", "sizes": {"64": part},
+        "training": "multi-resolution",
     }  # fmt: skip
 
 
@@ -45,10 +46,11 @@ def cost():
 def test_scores_are_ranked_beside_the_truth(script):
     text = script.render({"superres_tiny": made_up()}, set())
     ranks = [
-        text.index(f"\n| {name}") for name in ("default", "*bicubic* of default", "*tps*", "truth")
+        text.index(f"\n| {name}")
+        for name in ("**default**, multi", "*bicubic* of default", "*tps*", "truth")
     ]
     assert ranks == sorted(ranks)
-    assert "| default | 21.00 [18.90, 23.10] | 20.00" in text
+    assert "| **default**, multi-resolution | 21.00 [18.90, 23.10] | 20.00" in text
     assert "| 0.31 | 1.43 |" in text
     assert "tiny_imagenet, 64 x 64: default beats every floor; the best one, bicubic" in text
     assert (
@@ -58,10 +60,11 @@ def test_scores_are_ranked_beside_the_truth(script):
 
 
 def test_other_models_on_the_same_fields_stand_beside(script):
-    other = made_up(20.95) | {"model": "zero-shot"}
+    other = made_up(20.95) | {"model": "other", "training": "zero-shot"}
     text = script.render({"superres_tiny": made_up(), "superres_tiny_zero": other}, set())
     assert text.count("## tiny_imagenet") == 1
-    names = ("default", "zero-shot", "*bicubic* of default", "*bicubic* of zero-shot", "*tps*")
+    own = ("*bicubic* of default", "*bicubic* of other")
+    names = ("**default**, multi-resolution", "**other**, zero-shot", *own, "*tps*")
     ranks = [text.index(f"\n| {name} ") for name in names]
     assert ranks == sorted(ranks)
     assert text.count("\n| *tps*") == 1

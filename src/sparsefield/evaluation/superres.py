@@ -398,6 +398,7 @@ def superres_report(
     """
     return {
         "model": model.name,
+        "training": "multi-resolution" if model.reads_cells else "zero-shot",
         "data": enlargement.fine.name,
         "n": len(enlargement),
         "observed": enlargement.side,
