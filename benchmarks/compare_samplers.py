@@ -41,7 +41,7 @@ SAMPLERS = (
 BUDGETS = (3, 5, 10, 20)
 COLUMNS = {
     "PSNR of one draw, dB": ("psnr", 2),
-    "of their average, dB": ("psnr_average", 2),
+    "of the average of all, dB": ("psnr_average", 2),
     "CRPS": ("crps", 4),
     "speckle, 1e-6": ("speckle", 0),
     "90 % coverage": ("coverage90", 3),

@@ -29,4 +29,6 @@ for model in default default-32; do
         --figure "docs/results/images/${model}_calibration.png"
     $bin/python benchmarks/bundle_model.py $model --scores "$results" "$samples"
 done
+$bin/sparsefield superres default --data "$data/tiny_imagenet" --sizes 64 \
+    --json docs/results/superres_tiny_imagenet.json
 $bin/python benchmarks/update_readme.py

@@ -12,15 +12,14 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from sparsefield.errors import InputError
+from sparsefield.fields.cells import SAME_POINT, CellGrids
 from sparsefield.fields.grids import cell_centres
 from sparsefield.fields.measurement import true_values
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.noise import field_keys
 from sparsefield.inference import (
     CHUNK,
-    SAME_POINT,
     Model,
-    OwnCells,
     draw_samples,
     load,
     posterior_mean,
@@ -176,8 +175,8 @@ def reconstruct(
     Returns:
         The field in physical units. Exact observations are reproduced exactly, except by an
         autoencoder, which reproduces them as well as its code does. With `own_cells` they are
-        values of other cells: on a grid an integer number of times finer they are the means of
-        the cells that each consists of.
+        values of other cells: on a grid an integer number of times finer, those at centres of
+        observed cells are the means of the cells that each consists of.
 
     Raises:
         InputError: Observations or points do not fit the model.
@@ -206,14 +205,14 @@ def reconstruct(
     observed = tuple(grid or model.spec.observed_grid(obs.count))
     if len(observed) != points.shape[1]:
         raise InputError(f"grid needs {points.shape[1]} numbers of cells, not {len(observed)}")
-    cells = _own_cells(model, observed, shape) if own_cells else None
+    grids = _own_cells(model, observed, shape) if own_cells else None
 
     def source(draws: Sequence[int], step: int) -> Tensor:
         keys = np.concatenate([field_keys(seed, [0], draw, step) for draw in draws])
         return model.flow.noise(queries.expand(len(keys), -1, -1), obs.channels, keys, observed)
 
     alone = source([0], 0)
-    mean = posterior_mean(model, expected.batched(), queries, alone, chunk, progress, cells)
+    mean = posterior_mean(model, expected.batched(), queries, alone, chunk, progress, grids)
     draws, spread, spent = None, 1.0, 1
     if samples > 0:
         parts, each = [], 0
@@ -221,7 +220,7 @@ def reconstruct(
             every = queries.expand(len(group), -1, -1)
             seen = Observation.stack([drawn[draw] for draw in group])
             part, price = draw_samples(
-                model, seen, every, partial(source, group), sampler, steps, cells
+                model, seen, every, partial(source, group), sampler, steps, grids
             )
             parts.append(part)
             each = max(each, price)
@@ -266,8 +265,10 @@ def spend(nfe: int) -> tuple[int, str, int]:
     return samples, DEFAULT_SAMPLER, (nfe - 1) // samples
 
 
-def _own_cells(model: Model, observed: tuple[int, ...], shape: tuple[int, ...] | None) -> OwnCells:
-    """Return the cells of a grid beside those observed, if the model can tell them apart."""
+def _own_cells(
+    model: Model, observed: tuple[int, ...], shape: tuple[int, ...] | None
+) -> CellGrids:
+    """Return the observed grid and that asked for, if the model can tell their cells apart."""
     if shape is None:
         raise InputError("own_cells is about the cells of a grid; give shape=")
     if not model.reads_cells:
@@ -280,7 +281,7 @@ def _own_cells(model: Model, observed: tuple[int, ...], shape: tuple[int, ...] |
             f"own_cells needs a grid that refines the observed one, {list(observed)}, by the same "
             f"factor along all axes; {list(shape)} does not"
         )
-    return OwnCells(observed, shape)
+    return CellGrids(observed, shape)
 
 
 def _in_groups(samples: int, points: int) -> list[range]:

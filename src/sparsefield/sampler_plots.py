@@ -80,6 +80,8 @@ def _draw_score(axes: "Axes", report: Mapping[str, Any], score: str) -> None:
     names = dict.fromkeys(row["sampler"] for row in report["rows"])
     for name, colour in zip(names, COLOURS, strict=False):
         rows = [row for row in report["rows"] if row["sampler"] == name and score in row]
+        if not rows:  # no speckle but on images
+            continue
         nfe, values = [row["nfe"] for row in rows], [row[score] for row in rows]
         ends = [row[f"{score}_ci"] for row in rows]
         axes.plot(nfe, values, "o-", color=colour, markersize=3, linewidth=1, label=name)

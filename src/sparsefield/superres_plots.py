@@ -25,6 +25,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "mean": {"color": "#cc3311", "linewidth": 1.6},
     "samples": {"color": "#ee7733", "linewidth": 1.2},
     "bicubic": {"color": "#cc3311", "linewidth": 1.0, "linestyle": "--"},
+    "bicubic_kept": {"color": "#cc3311", "linewidth": 1.0, "linestyle": ":"},
 }
 COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#bbbbbb")
 
@@ -78,7 +79,8 @@ def plot_superres(
 
 
 def _title(name: str) -> str:
-    return {"mean": "model", "bicubic": "model 32, bicubic"}.get(name, name)
+    own = {"bicubic": "model 32, bicubic", "bicubic_kept": "the same, means kept"}
+    return ({"mean": "model"} | own).get(name, name)
 
 
 def _observed(enlargement: Enlargement, item: int) -> np.ndarray:

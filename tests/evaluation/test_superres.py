@@ -14,6 +14,7 @@ from sparsefield.evaluation.comparison import Drawing
 from sparsefield.evaluation.protocol import Protocol
 from sparsefield.evaluation.superres import (
     BICUBIC,
+    BICUBIC_KEPT,
     Enlargement,
     choose_scattered_floors,
     enlarge,
@@ -186,8 +187,8 @@ def test_a_report_is_json_with_everything_by_size():
     report = json.loads(json.dumps(superres_report(model, enlargement, {16: result})))
     assert {"model", "data", "n", "density", "seed", "device", "commit"} <= report.keys()
     part = report["sizes"]["16"]
-    assert part["floors"].keys() == {BICUBIC, "nearest"}
-    assert part["spectrum"].keys() == {"truth", "mean", BICUBIC, "nearest"}
+    assert part["floors"].keys() == {BICUBIC, BICUBIC_KEPT, "nearest"}
+    assert part["spectrum"].keys() == {"truth", "mean", BICUBIC, BICUBIC_KEPT, "nearest"}
     assert part["artefact"].keys() == part["spectrum"].keys()
     assert len(part["spectrum"]["truth"]) == 8
     low, high = part["mean"]["psnr_ci"]

@@ -228,6 +228,22 @@ def test_cells_like_those_observed_are_asked_for_at_and_between_them():
     torch.testing.assert_close(batch.x_1[0, asked], batch.obs.values[0, seen])
 
 
+def test_windows_and_mirrors_of_means_between_cells():
+    draw = multiscale(4, own_cells=0, window=5)
+    mirrored, sizes = 0, set()
+    for step in range(8):
+        batch = draw(step)
+        sizes.add(batch.coords.shape[1])
+        x = batch.coords[..., 0]
+        first = draw.fields.normalizer.invert(batch.x_1)[..., 1]
+        torch.testing.assert_close(first * x[:, :1], first[:, :1] * x, atol=1e-3, rtol=1e-3)
+        mirrored += int((batch.coords[:, 1, 1] < batch.coords[:, 0, 1]).sum())
+    assert 4 <= mirrored <= 28
+    assert sizes == {9 * 21, 25}
+    with pytest.raises(InputError, match=r"data.window=4 does not fit into a grid of \(1, 13\)"):
+        multiscale(1, 12, own_cells=0.5, window=4)
+
+
 def test_own_cells_is_the_share_of_steps_that_ask_for_finer_cells():
     draw = multiscale(2, own_cells=0.25)
     own = sum(float(draw(step).cell[0]) == 0.5 for step in range(80))

@@ -44,8 +44,8 @@ def command(
     a data set of squares such as tiny_imagenet, see 'sparsefield evaluate --help'; its own size
     is the finest.
 
-    Beside the floors that interpolate the same points stands 'bicubic': the model's own 32 x 32
-    mean, enlarged.
+    Beside the floors that interpolate the same points stand 'bicubic', the model's own 32 x 32
+    mean, enlarged, and 'bicubic_kept', moved so that parts of an observed cell have its mean.
 
     Args:
         model: A bundled model, a run folder or a checkpoint.
@@ -167,13 +167,13 @@ def _draw(
 ) -> None:
     """Write a figure of the first fields at the largest size, and of the spectra at all sizes."""
     from sparsefield.evaluation.comparison import floor_fields
-    from sparsefield.evaluation.superres import BICUBIC, enlarged_mean
+    from sparsefield.evaluation.superres import BICUBIC, enlarged_means
     from sparsefield.inference import bounded_chunk
     from sparsefield.superres_plots import plot_superres
 
     items = range(min(FIGURE_FIELDS, len(enlargement)))
     task, chunk = enlargement.task(items), bounded_chunk(model, enlargement.coarse.points)
     fields = {name: floor_fields(name, task, enlargement.fine) for name in names}
-    fields[BICUBIC] = enlarged_mean(model, enlargement, items)
+    fields[BICUBIC] = enlarged_means(model, enlargement, items)[BICUBIC]
     fields["mean"] = task.mean(model, chunk)
     write_figure(plot_superres(enlargement, items, fields, report), path)

@@ -34,7 +34,7 @@ LEVEL = 0.95
 RESAMPLES = 5000
 FIELDS_AT_ONCE = 100_000
 # Energies, of which claims are made in per cent.
-RATIOS = ("speckle", "sample_speckle")
+RATIOS = ("speckle", "sample_speckle", "speckle_average")
 
 
 @dataclass(frozen=True)

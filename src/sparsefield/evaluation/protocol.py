@@ -12,11 +12,12 @@ from torch import Tensor
 from sparsefield.errors import InputError
 from sparsefield.evaluation import metrics
 from sparsefield.evaluation.calibration import calibrate_draws, distance_in_cells
+from sparsefield.fields.cells import CellGrids
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
 from sparsefield.fields.observation import Observation
 from sparsefield.flow.noise import field_keys
-from sparsefield.inference import Model, OwnCells, draw_samples, posterior_mean
+from sparsefield.inference import Model, draw_samples, posterior_mean
 
 Scores = dict[str, np.ndarray]
 
@@ -69,13 +70,13 @@ class Task:
 
     def mean(self, model: Model, chunk: int | None = None) -> Tensor:
         """Return the model's posterior mean (B, L, C), `chunk` points at a time."""
-        cells, noise = OwnCells(self.observed, self.shape), self.noise(model, 0)
-        return posterior_mean(model, self.obs, self.coords, noise, chunk, cells=cells)
+        grids, noise = CellGrids(self.observed, self.shape), self.noise(model, 0)
+        return posterior_mean(model, self.obs, self.coords, noise, chunk, grids=grids)
 
     def sample(self, model: Model, draw: int, sampler: str, steps: int) -> tuple[Tensor, int]:
         """Return a draw (B, L, C) of the model, by its number, and its evaluations."""
-        cells, noise = OwnCells(self.observed, self.shape), partial(self.noise, model, draw)
-        return draw_samples(model, self.obs, self.coords, noise, sampler, steps, cells)
+        grids, noise = CellGrids(self.observed, self.shape), partial(self.noise, model, draw)
+        return draw_samples(model, self.obs, self.coords, noise, sampler, steps, grids)
 
 
 def tasks(fields: FieldDataset, protocol: Protocol, limit: int | None = None) -> Iterator[Task]:

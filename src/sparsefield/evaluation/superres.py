@@ -2,8 +2,8 @@
 
 What is observed are values of some cells of a coarse grid, which are area averages, at the centres
 of those cells. The truth are area averages over the cells of a finer grid. No fine cell is
-observed: where centres coincide, on grids an odd number of times finer, `reconstruct` and the
-floors return the coarse value, which is that of a larger area.
+observed: where centres coincide, on grids an odd number of times finer, floors and models that do
+not read the size of cells return the coarse value, which is that of a larger area.
 """
 
 import time
@@ -33,6 +33,7 @@ from sparsefield.evaluation.protocol import (
 )
 from sparsefield.evaluation.report import code_version, summarise
 from sparsefield.evaluation.spectrum import lattice_energy, power_spectrum, radial_spectrum
+from sparsefield.fields.cells import CellGrids, keep_means
 from sparsefield.fields.datasets import FieldDataset, open_dataset
 from sparsefield.fields.photographs import scenes
 from sparsefield.fields.synthetic import wave_images
@@ -43,8 +44,9 @@ OBSERVED_SIDE = 32
 # Points of all fields of a batch together; changes speed and memory, nothing else.
 POINTS_AT_ONCE = 2**16
 ANALYTIC_FIELDS = 50
-# A floor beside those of the same points: the model itself on the observed grid, enlarged.
-BICUBIC = "bicubic"
+# Floors beside those of the same points: the model itself on the observed grid, enlarged, as it is
+# and with `keep_means`, which the mean of a model that reads cells has too.
+BICUBIC, BICUBIC_KEPT = "bicubic", "bicubic_kept"
 # Scores that are no single number per field.
 SPECTRAL = ("spectrum", "lattice")
 
@@ -174,11 +176,19 @@ def enlarge(values: Tensor, side: int, size: int) -> Tensor:
     return fine.movedim(1, -1).flatten(1, 2)
 
 
-def enlarged_mean(model: Model, enlargement: Enlargement, items: Sequence[int]) -> Tensor:
-    """Return the model's posterior mean of the coarse cells, enlarged to (B, n n, C)."""
-    task = enlargement.coarse_task(items)
-    mean = task.mean(model)
-    return model.spec.normalizer.clip(enlarge(mean, enlargement.side, enlargement.size))
+def enlarged_means(
+    model: Model, enlargement: Enlargement, items: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return the model's posterior mean of the coarse cells, enlarged to (B, n n, C), twice.
+
+    As it is, and moved so that parts of an observed cell have its mean.
+    """
+    task, clip = enlargement.task(items), model.spec.normalizer.clip
+    mean = enlargement.coarse_task(items).mean(model)
+    fine = enlarge(mean, enlargement.side, enlargement.size)
+    grids = CellGrids(task.observed, task.shape)
+    kept = keep_means(fine, task.coords, task.obs, grids, clip)
+    return {BICUBIC: clip(fine), BICUBIC_KEPT: kept}
 
 
 def score_fine(prediction: Tensor, task: Task, enlargement: Enlargement) -> Scores:
@@ -275,7 +285,7 @@ def evaluate_size(
     chunk: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> SizeResult:
-    """Score a model at one size, and as a floor its own mean of the coarse cells, enlarged.
+    """Score a model at one size, and as floors its own mean of the coarse cells, enlarged.
 
     Args:
         model: Model to evaluate.
@@ -291,14 +301,13 @@ def evaluate_size(
         start = time.perf_counter()
         mean = task.mean(model, chunk)
         seconds += time.perf_counter() - start
-        own = enlarged_mean(model, enlargement, items)
-        found = {"mean": mean, BICUBIC: own}
+        found = {"mean": mean} | enlarged_means(model, enlargement, items)
         scores = {name: score_fine(x, task, enlargement) for name, x in found.items()}
         parts.append(scores | {"truth": spectra(task.truth, enlargement)})
         progress(len(items))
     whole = {name: join([part[name] for part in parts]) for name in parts[0]}
     result = SizeResult(enlargement.side, whole["truth"], whole["mean"], seconds=seconds)
-    result.floors = {BICUBIC: whole[BICUBIC]}
+    result.floors = {name: whole[name] for name in (BICUBIC, BICUBIC_KEPT)}
     if drawing.draws:
         _add_draws(result, model, enlargement, drawing, progress)
     return result

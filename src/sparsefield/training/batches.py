@@ -1,6 +1,7 @@
 """Training batches: a function of the data, the seed and the step, so that any step can resume."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,14 +70,15 @@ class TrainingBatches:
             raise InputError(
                 f"{len(fields)} training fields are fewer than batch_size={config.batch_size}"
             )
-        if config.data.window > min(fields.shape):
-            raise InputError(
-                f"data.window={config.data.window} does not fit into a grid of {fields.shape}"
-            )
         for scale in config.data.scales:
             if scale > 1 and (finer is None or any(n % scale for n in finer.shape)):
                 raise InputError(
                     f"data.scales of {scale} needs data.fine, a grid that it divides evenly"
+                )
+        for shape in _asked_shapes(fields, finer, config.data):
+            if config.data.window > min(shape):
+                raise InputError(
+                    f"data.window={config.data.window} does not fit into a grid of {shape}"
                 )
         self.fields, self.finer = fields, finer
         self.config = config
@@ -153,6 +155,17 @@ class TrainingBatches:
             return torch.rand(len(items), points, generator=generator).argsort(dim=1)
         orders = [permutation(points, self.config.seed, "train", int(item)) for item in items]
         return torch.from_numpy(np.stack(orders))
+
+
+def _asked_shapes(
+    fields: FieldDataset, finer: FieldDataset | None, data: DataConfig
+) -> Iterator[tuple[int, ...]]:
+    """Yield the grids of all points that steps can ask for."""
+    yield fields.shape
+    for scale in data.scales:
+        if finer is not None and scale > 1:
+            lost = 0 if data.own_cells == 1 else scale - 1
+            yield tuple(n - lost for n in finer.shape)
 
 
 def _draw_scale(data: DataConfig, generator: torch.Generator) -> int:
