@@ -123,7 +123,7 @@ Made by `benchmarks/superres_report.py` from `superres_*.json`; never edited by 
 def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
     """Answer what the prototypes' documents set out to test, and never measured."""
     pairs = [
-        (f"{report['model']}, {report['data']}, {size} x {size}", part)
+        (f"{report['model']}, {report['n']:,} fields of {report['data']}, {size} x {size}", part)
         for report in reports
         for size, part in report["sizes"].items()
     ]
@@ -136,7 +136,7 @@ def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
     ]
     if on_grid is not None:
         question = "Does it reconstruct the whole 32 x 32 field from 20 % of it?"
-        where = f"{on_grid['model']}, {on_grid['data']}, 32 x 32"
+        where = f"{on_grid['model']}, {on_grid['n']:,} fields of {on_grid['data']}, 32 x 32"
         answers = {question: [lead(where, on_grid)]} | answers
     parts = [f"**{question}**\n\n{bullets(said)}" for question, said in answers.items()]
     return "\n\n".join(["## What the prototypes set out to test", *parts])

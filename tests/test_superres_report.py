@@ -73,12 +73,16 @@ def test_what_the_prototypes_set_out_to_test_is_answered(script):
     on_grid = {
         "model": "default",
         "data": "cifar",
+        "n": 500,
         "mean": row(23.0),
         "floors": {"tps": row(5.0), "linear": row(4.0)},
     }
     text = script.render({"superres_tiny": made_up(), "default": on_grid}, set())
-    assert "Yes (default, cifar, 32 x 32): 23.00 [20.70, 25.30] dB; +18.00 against tps" in text
-    here = "(default, tiny_imagenet, 64 x 64)"
+    assert (
+        "Yes (default, 500 fields of cifar, 32 x 32): 23.00 [20.70, 25.30] dB; +18.00 against tps"
+        in text
+    )
+    here = "(default, 2,000 fields of tiny_imagenet, 64 x 64)"
     assert f"Not shown {here}: 21.00 [18.90, 23.10] dB; +0.10 against bicubic, " in text
     overlap = " (the intervals of the two scores overlap)"
     assert f"20.90 [18.81, 22.99]{overlap}; +0.50 against tps, 20.50" in text
@@ -103,7 +107,10 @@ def test_methods_are_compared_field_by_field_where_that_was_measured(
         "tps": paired(0.5, True),
     }
     text = script.render({"superres_tiny": report}, set())
-    assert f"- {answer} (default, tiny_imagenet, 64 x 64): {20.9 + gain:.2f} [" in text
+    assert (
+        f"- {answer} (default, 2,000 fields of tiny_imagenet, 64 x 64): {20.9 + gain:.2f} ["
+        in text
+    )
     figures = f"{gain:+.3f} [{gain - 0.03:+.3f}, {gain + 0.02:+.3f}]"
     assert f"; {figures} field by field against bicubic, 20.90 [" in text
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # The magnified part is this fraction of a field's side.
 ZOOM = 4
 FRAME = "#cc3311"
+# Rows of panels that the charts below the fields take.
+CHART_ROWS = 2
 # Methods whose spectra stand out: colour, width and dashes.
 STYLES: dict[str, dict[str, Any]] = {
     "truth": {"color": "black", "linewidth": 1.6},
@@ -61,7 +63,7 @@ def plot_superres(
         InputError: matplotlib is not installed.
     """
     task, titles = enlargement.task(items), ["truth", "observed", *map(_title, fields)]
-    figure, grid = new_figure(2 * len(items) + 1, len(titles))
+    figure, grid = new_figure(2 * len(items) + CHART_ROWS, len(titles))
     for row, item in enumerate(items):
         truth = lay_out(task.truth[row], task.shape)
         pictures = [truth, _observed(enlargement, item)]
@@ -69,7 +71,7 @@ def plot_superres(
         _draw_field(grid[2 * row : 2 * row + 2], pictures, item, enlargement.value_range)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=9)
-    _draw_spectra(figure, grid[-1], report)
+    _draw_spectra(figure, grid[-CHART_ROWS:], report)
     figure.suptitle(
         f"{report['model']}: {enlargement.fine.name} at {enlargement.size} x {enlargement.size} "
         f"from {report['density']:.0%} of {enlargement.side} x {enlargement.side} cells",
@@ -126,9 +128,10 @@ def _frame(axes: "Axes", window: Window) -> None:
 
 
 def _draw_spectra(figure: "Figure", places: np.ndarray, report: Mapping[str, Any]) -> None:
-    """Replace a row of panels by one chart per size."""
-    charts = places[0].get_gridspec()[-1, :].subgridspec(1, len(report["sizes"]))
-    for axes in places:
+    """Replace rows of panels by one chart per size."""
+    whole = places[0, 0].get_gridspec()[-len(places) :, :]
+    charts = whole.subgridspec(1, len(report["sizes"]))
+    for axes in places.flat:
         axes.remove()
     for number, (size, part) in enumerate(report["sizes"].items()):
         axes = figure.add_subplot(charts[0, number])
