@@ -183,12 +183,14 @@ def sharpness(where: str, part: Report) -> str:
 
 def artefacts(where: str, part: Report) -> str:
     """Say whether the mean has more energy at the frequencies of the grid than the truth."""
-    ratio = part["artefact"]
-    answer = "Yes" if ratio["mean"] <= ratio["truth"] else "No"
+    ratio, excess = part["artefact"], part["artefact_excess"]["mean"]
+    low, high = excess["artefact_ci"]
+    answer = "No" if low > 0 else "Yes" if high <= 0 else "None seen"
     drawn_too = f", one draw {ratio['samples']:.2f}" if "samples" in ratio else ""
     return (
-        f"{answer} ({where}): artefact score {ratio['mean']:.2f}{drawn_too}, "
-        f"the truth's is {ratio['truth']:.2f}."
+        f"{answer} ({where}): artefact score {ratio['mean']:.2f}{drawn_too}, the truth's is "
+        f"{ratio['truth']:.2f}; the mean has {excess['artefact']:+.2f} [{low:+.2f}, {high:+.2f}] "
+        "more."
     )
 
 

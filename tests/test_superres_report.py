@@ -26,6 +26,7 @@ def made_up(psnr=21.0):
         "floors": {"bicubic": row(20.9), "tps": row(20.5)},
         "detail": {"mean": 0.31, "bicubic": 0.2, "tps": 0.1},
         "artefact": {"truth": 0.97, "mean": 1.43, "bicubic": 5.0, "tps": 0.9},
+        "artefact_excess": {"mean": {"artefact": 0.46, "artefact_ci": [0.2, 0.7]}},
     }
     return {
         "model": "default", "data": "tiny_imagenet", "n": 2000, "split": "validation", "seed": 0,
@@ -87,7 +88,9 @@ def test_what_the_prototypes_set_out_to_test_is_answered(script):
     overlap = " (the intervals of the two scores overlap)"
     assert f"20.90 [18.81, 22.99]{overlap}; +0.50 against tps, 20.50" in text
     assert f"Yes {here}: the mean has 0.31 of" in text
-    assert f"No {here}: artefact score 1.43, the truth's is 0.97." in text
+    assert (
+        f"No {here}: artefact score 1.43, the truth's is 0.97; the mean has +0.46 [+0.20" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,16 @@ def test_methods_are_compared_field_by_field_where_that_was_measured(
     )
     figures = f"{gain:+.3f} [{gain - 0.03:+.3f}, {gain + 0.02:+.3f}]"
     assert f"; {figures} field by field against bicubic, 20.90 [" in text
+
+
+@pytest.mark.parametrize(
+    ("interval", "answer"), [([-0.5, -0.1], "Yes"), ([-0.1, 0.2], "None seen"), ([0.1, 0.3], "No")]
+)
+def test_a_grid_is_seen_only_beyond_what_the_truth_could_show(script, interval, answer):
+    report = made_up()
+    report["sizes"]["64"]["artefact_excess"]["mean"]["artefact_ci"] = interval
+    text = script.render({"superres_tiny": report}, set())
+    assert f"- {answer} (default, 2,000 fields of tiny_imagenet, 64 x 64): artefact" in text
 
 
 def test_what_is_not_the_same_is_not_mixed(script):

@@ -111,6 +111,8 @@ def test_perfect_oracle_scores_perfectly_through_the_whole_path():
     report = result.to_dict()
     assert report["detail"]["mean"] == pytest.approx(1)
     assert report["artefact"]["mean"] == pytest.approx(report["artefact"]["truth"])
+    low, high = report["artefact_excess"]["mean"]["artefact_ci"]
+    assert abs(low) < 1e-3 > abs(high)
     assert report["floors"][BICUBIC]["psnr"] < 30
     behind = report["differences"][BICUBIC]
     assert behind["psnr"] == pytest.approx(
@@ -190,6 +192,10 @@ def test_a_report_is_json_with_everything_by_size():
     assert part["floors"].keys() == {BICUBIC, BICUBIC_KEPT, "nearest"}
     assert part["spectrum"].keys() == {"truth", "mean", BICUBIC, BICUBIC_KEPT, "nearest"}
     assert part["artefact"].keys() == part["spectrum"].keys()
+    for name, excess in part["artefact_excess"].items():
+        expected = part["artefact"][name] - part["artefact"]["truth"]
+        assert excess["artefact"] == pytest.approx(expected)
+        assert excess["artefact_ci"][0] <= expected <= excess["artefact_ci"][1]
     assert len(part["spectrum"]["truth"]) == 8
     low, high = part["mean"]["psnr_ci"]
     assert low <= part["mean"]["psnr"] <= high

@@ -238,7 +238,8 @@ class SizeResult:
         """Return means and 95 % intervals, spectra, and what they say; absent parts are left out.
 
         `detail` is the energy beyond the highest frequency of the observed grid, m/2 cycles per
-        image, over the truth's; `artefact` the ratio of the two energies of `lattice_energy`;
+        image, over the truth's; `artefact` the ratio of the two energies of `lattice_energy`, and
+        `artefact_excess` by how much it is above the truth's, which varies with the fields;
         `differences` are those of the floors from the mean, field by field.
         """
         methods = {"mean": self.mean, "samples": self.samples, **self.floors}
@@ -256,6 +257,11 @@ class SizeResult:
             "spectrum": {name: ring.tolist() for name, ring in rings.items()},
             "detail": _ratios({name: (e, beyond["truth"]) for name, e in beyond.items()}),
             "artefact": _ratios({name: (pair[0], pair[1]) for name, pair in lattice.items()}),
+            "artefact_excess": {
+                name: _excess(part["lattice"], self.truth["lattice"])
+                for name, part in methods.items()
+                if part and lattice[name][1] > 0 and lattice["truth"][1] > 0
+            },
         }
         return {name: part for name, part in report.items() if part != {}}
 
@@ -271,6 +277,19 @@ class SizeResult:
 
 def _summary(scores: Scores) -> dict[str, Any]:
     return summarise({name: part for name, part in scores.items() if name not in SPECTRAL})
+
+
+def _excess(lattice: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """Return by how much the artefact score of some fields is above the truth's, with interval."""
+    both = np.concatenate([lattice, truth[: len(lattice)]], axis=1)
+
+    def excess(fields: np.ndarray) -> float:
+        seen, expected, seen_of_truth, expected_of_truth = fields.sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(seen / expected - seen_of_truth / expected_of_truth)
+
+    interval = metrics.bootstrap_interval(both, statistic=excess)
+    return {"artefact": excess(both), "artefact_ci": list(interval)}
 
 
 def _ratios(pairs: Mapping[str, tuple[float, float]]) -> dict[str, float]:
