@@ -129,7 +129,7 @@ def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
     ]
     answers = {"Does it generalise to finer grids?": [lead(*pair) for pair in pairs]}
     answers["Are its results sharper than those of traditional upsampling?"] = [
-        sharpness(*pair) for pair in pairs
+        sharpness(*pair) for pair in pairs if "detail" in pair[1]
     ]
     answers["Are they free of artefacts aligned with the grid?"] = [
         artefacts(*pair) for pair in pairs

@@ -16,6 +16,7 @@ from sparsefield.evaluation.superres import (
     BICUBIC,
     BICUBIC_KEPT,
     Enlargement,
+    SizeResult,
     choose_scattered_floors,
     enlarge,
     evaluate_fine_floors,
@@ -27,6 +28,7 @@ from sparsefield.evaluation.superres import (
 )
 from sparsefield.fields.datasets import FieldDataset
 from sparsefield.fields.masks import observed_indices
+from sparsefield.fields.synthetic import wave_images
 from sparsefield.flow.flow import Flow
 from sparsefield.inference import Model
 
@@ -119,6 +121,14 @@ def test_perfect_oracle_scores_perfectly_through_the_whole_path():
         report["floors"][BICUBIC]["psnr"] - report["mean"]["psnr"]
     )
     assert behind["psnr_ci"][0] <= behind["psnr"] <= behind["psnr_ci"][1] < 0
+
+
+def test_a_smooth_truth_has_no_detail_to_compare_with():
+    enlargement = Enlargement(wave_images(2, 32), wave_images(2, 64), PROTOCOL)
+    truth = spectra(enlargement.task([0, 1]).truth, enlargement)
+    report = SizeResult(32, truth, truth).to_dict()
+    assert "detail" not in report
+    assert report["artefact"]["mean"] > 0
 
 
 def test_where_centres_coincide_the_coarse_value_stays():

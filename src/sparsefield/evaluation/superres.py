@@ -47,6 +47,8 @@ ANALYTIC_FIELDS = 50
 # Floors beside those of the same points: the model itself on the observed grid, enlarged, as it is
 # and with `keep_means`, which the mean of a model that reads cells has too.
 BICUBIC, BICUBIC_KEPT = "bicubic", "bicubic_kept"
+# A truth with less than this share of its energy beyond the observed grid has no detail.
+NO_DETAIL = 1e-4
 # Scores that are no single number per field.
 SPECTRAL = ("spectrum", "lattice")
 
@@ -238,7 +240,7 @@ class SizeResult:
         """Return means and 95 % intervals, spectra, and what they say; absent parts are left out.
 
         `detail` is the energy beyond the highest frequency of the observed grid, m/2 cycles per
-        image, over the truth's; `artefact` the ratio of the two energies of `lattice_energy`, and
+        image, over the truth's where it has some; `artefact` the ratio of the two energies of `lattice_energy`, and
         `artefact_excess` by how much it is above the truth's, which varies with the fields;
         `differences` are those of the floors from the mean, field by field.
         """
@@ -255,7 +257,9 @@ class SizeResult:
             "floors": {name: _summary(scores) for name, scores in self.floors.items()},
             "differences": self._differences(),
             "spectrum": {name: ring.tolist() for name, ring in rings.items()},
-            "detail": _ratios({name: (e, beyond["truth"]) for name, e in beyond.items()}),
+            "detail": _ratios({name: (e, beyond["truth"]) for name, e in beyond.items()})
+            if beyond["truth"] > NO_DETAIL * rings["truth"].sum()
+            else {},
             "artefact": _ratios({name: (pair[0], pair[1]) for name, pair in lattice.items()}),
             "artefact_excess": {
                 name: _excess(part["lattice"], self.truth["lattice"])
