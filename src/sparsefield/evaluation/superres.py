@@ -240,9 +240,9 @@ class SizeResult:
         """Return means and 95 % intervals, spectra, and what they say; absent parts are left out.
 
         `detail` is the energy beyond the highest frequency of the observed grid, m/2 cycles per
-        image, over the truth's where it has some; `artefact` the ratio of the two energies of `lattice_energy`, and
-        `artefact_excess` by how much it is above the truth's, which varies with the fields;
-        `differences` are those of the floors from the mean, field by field.
+        image, over the truth's where it has some; `artefact` the ratio of the two energies of
+        `lattice_energy`, and `artefact_excess` by how much it is above the truth's, which varies
+        with the fields; `differences` are those of the floors from the mean, field by field.
         """
         methods = {"mean": self.mean, "samples": self.samples, **self.floors}
         shown = {"truth": self.truth} | {name: part for name, part in methods.items() if part}
