@@ -123,7 +123,11 @@ Made by `benchmarks/superres_report.py` from `superres_*.json`; never edited by 
 def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
     """Answer what the prototypes' documents set out to test, and never measured."""
     pairs = [
-        (f"{report['model']}, {report['n']:,} fields of {report['data']}, {size} x {size}", part)
+        (
+            f"{report['model']}, {report['training']}, {report['n']:,} fields of "
+            f"{report['data']}, {size} x {size}",
+            part,
+        )
         for report in reports
         for size, part in report["sizes"].items()
     ]
@@ -189,8 +193,8 @@ def artefacts(where: str, part: Report) -> str:
     drawn_too = f", one draw {ratio['samples']:.2f}" if "samples" in ratio else ""
     return (
         f"{answer} ({where}): artefact score {ratio['mean']:.2f}{drawn_too}, the truth's is "
-        f"{ratio['truth']:.2f}; the mean has {excess['artefact']:+.2f} [{low:+.2f}, {high:+.2f}] "
-        "more."
+        f"{ratio['truth']:.2f}; mean less truth {excess['artefact']:+.2f} "
+        f"[{low:+.2f}, {high:+.2f}]."
     )
 
 

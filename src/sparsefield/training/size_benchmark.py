@@ -27,7 +27,7 @@ DENSITY = 0.2
 # The exponent is that of the largest sizes: at small ones, overheads flatten it.
 FITTED_SIZES = 3
 # An evaluation that is expected to take longer, in seconds, is not tried.
-LONGEST = 600.0
+LONGEST = 60.0
 
 
 def measure_sizes(
