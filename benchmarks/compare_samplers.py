@@ -146,18 +146,36 @@ python benchmarks/compare_samplers.py --data {report["data"]} --model {report["m
 
 
 def speckles(report: Mapping[str, Any], reference: str) -> list[str]:
-    """Say of every sampler how much speckle its draws have, against the reference's."""
-    sentences = []
+    """Say of every sampler how much speckle its draws have, and what became of their spread.
+
+    Fewer speckles than those of converged draws are not a merit: such draws are smoother than the
+    posterior, and cover less of it.
+    """
+    exact = longest(report, reference)
+    sentences = [
+        f"Converged draws (`{reference}`, {exact['nfe']} evaluations) have a speckle energy of "
+        f"{1e6 * exact['speckle']:,.0f}e-6 and a 90 % coverage of {exact['coverage90']:.3f}. "
+        "Draws with less are smoother than the posterior and cover less of it."
+    ]
     for name in dict.fromkeys(row["sampler"] for row in report["rows"]):
-        entries = [
-            (row["budget"], row["differences"])
-            for row in report["rows"]
-            if row["sampler"] == name and "speckle_ratio" in row["differences"]
-        ]
-        if entries:
-            ratios = (f"{share(entry)} at {budget}" for budget, entry in entries)
-            sentences.append(f"`{name}` against `{reference}`: {', '.join(ratios)} evaluations.")
+        rows = [row for row in report["rows"] if row["sampler"] == name]
+        rows = [row for row in rows if "speckle_ratio" in row["differences"]]
+        if rows:
+            ratios = ", ".join(f"{share(row['differences'])} at {row['budget']}" for row in rows)
+            last = rows[-1]
+            left = last["speckle"] / exact["speckle"]
+            sentences.append(
+                f"`{name}` against `{reference}`: {ratios} evaluations. At {last['budget']} it "
+                f"has {left:.0%} of the converged draws' speckle energy and covers "
+                f"{last['coverage90']:.3f}."
+            )
     return sentences
+
+
+def longest(report: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
+    """Return the row of the reference with the most evaluations."""
+    rows = (row for row in report["rows"] if row["sampler"] == reference)
+    return max(rows, key=lambda row: row["nfe"])
 
 
 def share(entry: Mapping[str, Any]) -> str:
@@ -169,15 +187,13 @@ def share(entry: Mapping[str, Any]) -> str:
 
 def convergence(report: Mapping[str, Any], reference: str) -> list[str]:
     """Say how far each sampler's CRPS is from that of the longest run of the reference."""
-    longest = max(
-        (row for row in report["rows"] if row["sampler"] == reference), key=lambda row: row["nfe"]
-    )
+    exact = longest(report, reference)
     sentences = [
-        f"`{reference}` with {longest['nfe']} evaluations has a CRPS of {longest['crps']:.4f}."
+        f"`{reference}` with {exact['nfe']} evaluations has a CRPS of {exact['crps']:.4f}."
     ]
     for name in dict.fromkeys(row["sampler"] for row in report["rows"]):
-        rows = [row for row in report["rows"] if row["sampler"] == name and row is not longest]
-        changes = (f"{row['crps'] / longest['crps'] - 1:+.1%} at {row['nfe']}" for row in rows)
+        rows = [row for row in report["rows"] if row["sampler"] == name and row is not exact]
+        changes = (f"{row['crps'] / exact['crps'] - 1:+.1%} at {row['nfe']}" for row in rows)
         sentences.append(f"`{name}`: {', '.join(changes)} evaluations.")
     return sentences
 

@@ -1,4 +1,4 @@
-"""Write the results of the README from docs/results/default*.json; never edit them by hand.
+"""Write the results of the README from docs/results; never edit them by hand.
 
     python benchmarks/update_readme.py [--check]
 
@@ -12,7 +12,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import superres_report
 from pages import ROOT, paragraph, update
+from superres_report import OWN
 
 RESULTS = ROOT / "docs" / "results"
 
@@ -22,12 +24,12 @@ def main() -> int:
 
 
 def render() -> str:
-    """Write what was measured of means and, where they were, of draws as Markdown."""
-    means, draws = (RESULTS / f"{stem}.json" for stem in ("default", "default_samples"))
-    parts = [table(json.loads(means.read_text()))]
-    if draws.is_file():
-        parts.append(trust(json.loads(draws.read_text())))
-    return "\n\n".join(parts)
+    """Write what was measured of means, draws and finer grids as Markdown."""
+    writers = {"default": table, "default_samples": trust, "superres_tiny_imagenet": finer}
+    return "\n\n".join(
+        write(json.loads((RESULTS / f"{stem}.json").read_text()))
+        for stem, write in writers.items()
+    )
 
 
 def table(report: dict[str, Any]) -> str:
@@ -64,6 +66,28 @@ def trust(report: dict[str, Any]) -> str:
         {interval(kriging, "crps", 4)}."""
     file = "docs/results/default_samples.json"
     return f"{paragraph(text)}\n\nMade by `{command} --json {file}`."
+
+
+def finer(report: dict[str, Any]) -> str:
+    """Say what asking for cells finer than the observed ones is worth."""
+    ((size, part),) = report["sizes"].items()
+    ranked = sorted(part["floors"], key=lambda name: -part["floors"][name]["psnr"])
+    own, other = (next(name for name in ranked if (name in OWN) is kind) for kind in (True, False))
+    text = f"""Finer than what is observed, on {report["n"]:,} images of `{report["data"]}`
+        {report["split"]}: from {report["density"]:.0%} of {report["observed"]} x
+        {report["observed"]} cells to the truth at {size} x {size}, the mean has
+        {interval(part["mean"], "psnr", 2)} dB. Image by image that is {gain(part, other)} dB more
+        than {other}, the best floor on the same points, and {gain(part, own)} dB more than its own
+        32 x 32 mean, enlarged ({own})."""
+    made = superres_report.command("superres_tiny_imagenet", report)
+    return f"{paragraph(text)}\n\nMade by `{made}`."
+
+
+def gain(part: dict[str, Any], floor: str) -> str:
+    """Write by how much the mean is better than a floor, with the interval of the difference."""
+    paired = part["differences"][floor]
+    low, high = (-end for end in reversed(paired["psnr_ci"]))
+    return f"{-paired['psnr']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def interval(row: dict[str, Any], key: str, digits: int) -> str:

@@ -1,6 +1,7 @@
 """The dial between price and quality: scores of samplers against evaluations of the network."""
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from sparsefield.comparison_plots import plot_scores
@@ -19,7 +20,7 @@ SCORES = {
 OF_THE_AVERAGE = {"psnr": "psnr_average", "speckle": "speckle_average"}
 # What the mean, as a draw without spread, scores where a draw has this score.
 OF_THE_MEAN = {"psnr": "psnr", "crps": "mae", "speckle": "speckle"}
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888")
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888", "#995522")
 RING: dict[str, Any] = {"markersize": 4, "fillstyle": "none", "markeredgewidth": 0.8}
 
 
@@ -78,7 +79,7 @@ def _draw_score(axes: "Axes", report: Mapping[str, Any], score: str) -> None:
     if OF_THE_MEAN[score] in mean:
         axes.plot([1], [mean[OF_THE_MEAN[score]]], "k*", markersize=9, label="posterior mean")
     names = dict.fromkeys(row["sampler"] for row in report["rows"])
-    for name, colour in zip(names, COLOURS, strict=False):
+    for name, colour in zip(names, cycle(COLOURS), strict=False):
         rows = [row for row in report["rows"] if row["sampler"] == name and score in row]
         if not rows:  # no speckle but on images
             continue

@@ -11,6 +11,7 @@ from tests.evaluation.test_comparison import PROTOCOL, fields, make_model  # noq
 from sparsefield.errors import InputError
 from sparsefield.evaluation.protocol import evaluate_samples
 from sparsefield.evaluation.sampler_comparison import compare_samplers
+from sparsefield.sampler_plots import plot_dial
 
 ROOT = Path(__file__).parents[2]
 SAMPLERS = ("heun", "ab2", "ddim:eta=1")
@@ -41,6 +42,12 @@ def test_the_average_of_draws_is_better_than_one_and_smoother(report):
     for row in report["rows"]:
         assert row["psnr_average"] > row["psnr"]
         assert row["speckle_average"] < row["speckle"]
+
+
+def test_the_chart_shows_every_sampler(report):
+    many = [{**report["rows"][0], "sampler": f"s{index}"} for index in range(11)]
+    labels = plot_dial({**report, "rows": many}).axes[0].get_legend_handles_labels()[1]
+    assert labels == ["posterior mean", *(f"s{index}" for index in range(11))]
 
 
 def test_differences_are_from_the_first_sampler_at_the_same_budget(report):
