@@ -115,16 +115,21 @@ def test_methods_are_compared_field_by_field_where_that_was_measured(
 
 
 @pytest.mark.parametrize(
-    ("interval", "answer"), [([-0.5, -0.1], "Yes"), ([-0.1, 0.2], "None seen"), ([0.1, 0.3], "No")]
+    ("score", "interval", "answer"),
+    [
+        (0.4, [-0.5, -0.1], "Yes"),
+        (1.4, [-0.1, 0.2], "None seen"),
+        (0.9, [0.1, 0.3], "None seen"),
+        (1.4, [0.1, 0.3], "No"),
+    ],
 )
-def test_a_grid_is_seen_only_beyond_what_the_truth_could_show(script, interval, answer):
+def test_a_grid_is_seen_only_beyond_what_the_truth_could_show(script, score, interval, answer):
     report = made_up()
-    report["sizes"]["64"]["artefact_excess"]["mean"]["artefact_ci"] = interval
+    part = report["sizes"]["64"]
+    part["artefact"]["mean"], part["artefact_excess"]["mean"]["artefact_ci"] = score, interval
     text = script.render({"superres_tiny": report}, set())
-    assert (
-        f"- {answer} (default, multi-resolution, 2,000 fields of tiny_imagenet, 64 x 64): artefact"
-        in text
-    )
+    where = "default, multi-resolution, 2,000 fields of tiny_imagenet, 64 x 64"
+    assert f"- {answer} ({where}): artefact score {score:.2f}" in text
 
 
 def test_what_is_not_the_same_is_not_mixed(script):
