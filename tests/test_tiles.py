@@ -81,4 +81,4 @@ def test_a_large_photograph_has_no_seams():
 @pytest.mark.timeout(1200)
 def test_a_large_photograph_needs_bounded_memory():
     peak = peak_memory(prepare_photograph)
-    assert peak is None or peak < 6 * 2**30
+    assert peak is None or peak < 3 * 2**30
