@@ -286,7 +286,7 @@ def cost(report: Report) -> str:
     """Write what a posterior mean costs at every size."""
     sizes = list(report["rows"][0]["sizes"])
     text = f"""One posterior mean from {report["density"]:.0%} of {report["observed"]} x
-        {report["observed"]} cells: median seconds of {report["repeats"]}, and the memory that it
+        {report["observed"]} cells: median seconds of up to {report["repeats"]}, and the memory that it
         adds to a process. The exponent is b of seconds ~ points^b over the three largest sizes
         measured. {report["device"]}, {report["threads"]} threads, commit
         `{short(report["commit"])}`."""
@@ -300,8 +300,10 @@ def cost(report: Report) -> str:
         ]
         for row in report["rows"]
     ]
+    names = " ".join(row["name"] for row in report["rows"])
+    made = f"sparsefield bench size --presets {names} --json docs/results/{COST}.json"
     titles = ["model", "claims", "parameters", "exponent", *(f"{s} x {s}" for s in sizes)]
-    return f"## Cost\n\n{paragraph(text)}\n\n{markdown(titles, lines)}"
+    return f"## Cost\n\n```\n{made}\n```\n\n{paragraph(text)}\n\n{markdown(titles, lines)}"
 
 
 def measured(result: Report) -> str:

@@ -142,6 +142,7 @@ def test_what_is_not_the_same_is_not_mixed(script):
 
 def test_cost_shows_what_was_refused(script):
     text = script.render({"superres_tiny": made_up(), "superres_cost": cost()}, set())
+    assert "sparsefield bench size --presets v2 --json docs/results/superres_cost.json" in text
     assert "| `v2` |  | 1,234 |  | 0.0123 s, 4 MiB | refused: about 9 GiB |" in text
 
 
