@@ -286,9 +286,9 @@ def cost(report: Report) -> str:
     """Write what a posterior mean costs at every size."""
     sizes = list(report["rows"][0]["sizes"])
     text = f"""One posterior mean from {report["density"]:.0%} of {report["observed"]} x
-        {report["observed"]} cells: median seconds of up to {report["repeats"]}, and the memory that it
-        adds to a process. The exponent is b of seconds ~ points^b over the three largest sizes
-        measured. {report["device"]}, {report["threads"]} threads, commit
+        {report["observed"]} cells: median seconds of up to {report["repeats"]}, and the memory
+        that it adds to a process. The exponent is b of seconds ~ points^b over the three largest
+        sizes measured. {report["device"]}, {report["threads"]} threads, commit
         `{short(report["commit"])}`."""
     lines = [
         [
