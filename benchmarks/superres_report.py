@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from architectures_report import bullets, drawn, interval, markdown, paragraph, short
 from pages import ROOT
 
-from sparsefield.evaluation.superres import BICUBIC, BICUBIC_KEPT
+from sparsefield.evaluation.superres import ENLARGED
 
 COST = "superres_cost"
 # Scores on the observed grid itself, from `sparsefield evaluate`.
@@ -32,8 +32,6 @@ ON_GRID = "default"
 # "Traditional upsampling" in the prototypes' third hypothesis: of the same points and, bicubic, of
 # the model's own cells.
 TRADITIONAL = ("linear", "cubic", "bicubic")
-# The model's own mean of the observed cells, enlarged.
-OWN = (BICUBIC, BICUBIC_KEPT)
 # What tells fields and masks from others.
 FIELDS = ("data", "n", "split", "density", "seed", "observed")
 FIGURES = Path("images") / "superres"
@@ -148,8 +146,8 @@ def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
 
 def lead(where: str, part: Report) -> str:
     """Say by how much the mean is better or worse than the best floors of either kind."""
-    own = {name: floor for name, floor in part["floors"].items() if name in OWN}
-    others = {name: floor for name, floor in part["floors"].items() if name not in OWN}
+    own = {name: floor for name, floor in part["floors"].items() if name in ENLARGED}
+    others = {name: floor for name, floor in part["floors"].items() if name not in ENLARGED}
     rivals = [max(kind, key=lambda name: kind[name]["psnr"]) for kind in (own, others) if kind]
     judged, said = zip(*(against(part, rival) for rival in rivals), strict=True)
     answer = next(word for word in ("No", "Not shown", "Yes") if word in judged)
@@ -255,7 +253,9 @@ def score_table(parts: Mapping[tuple[str, str], Report]) -> str:
     rows = [row for model, part in parts.items() for row in model_rows(*model, part)]
     first = next(iter(parts.values()))
     floors = first["floors"].items()
-    rows += [(f"*{name}* (floor)", name, first, row) for name, row in floors if name not in OWN]
+    rows += [
+        (f"*{name}* (floor)", name, first, row) for name, row in floors if name not in ENLARGED
+    ]
     lines = [
         [title, *(interval(row, *column) for column in columns.values()), *energies(part, name)]
         for title, name, part, row in sorted(rows, key=lambda row: -row[3]["psnr"])
@@ -272,7 +272,7 @@ def model_rows(
     yield title, "mean", part, part["mean"]
     if "samples" in part:
         yield f"{title}, one draw", "samples", part, part["samples"]
-    for name in OWN:
+    for name in ENLARGED:
         if name in part["floors"]:
             yield f"*{name}* of {model} at 32 x 32 (floor)", name, part, part["floors"][name]
 

@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import superres_report
 from pages import ROOT, paragraph, update
-from superres_report import OWN
+
+from sparsefield.evaluation.superres import ENLARGED
 
 RESULTS = ROOT / "docs" / "results"
 
@@ -72,7 +73,9 @@ def finer(report: dict[str, Any]) -> str:
     """Say what asking for cells finer than the observed ones is worth."""
     ((size, part),) = report["sizes"].items()
     ranked = sorted(part["floors"], key=lambda name: -part["floors"][name]["psnr"])
-    own, other = (next(name for name in ranked if (name in OWN) is kind) for kind in (True, False))
+    own, other = (
+        next(name for name in ranked if (name in ENLARGED) is kind) for kind in (True, False)
+    )
     text = f"""Finer than what is observed, on {report["n"]:,} images of `{report["data"]}`
         {report["split"]}: from {report["density"]:.0%} of {report["observed"]} x
         {report["observed"]} cells to the truth at {size} x {size}, the mean has

@@ -96,12 +96,11 @@ def test_cells_have_their_own_values_on_demand(model):
     unseen = (steps < 1).all(-1).sum(1) == 0
     expected = fine.mean + (1 / 3 - 1) * torch.tensor(NORMALIZER.scale)
     torch.testing.assert_close(own.mean[unseen], expected[unseen])
-    block = (~unseen).nonzero()[:, 0]
+    assert (~unseen).sum() == M * 9
+    seen = torch.cdist(cell_centres(SHAPE), obs.coords).argmin(0)
     for field in (own.mean, *own.samples):
         means = torch.from_numpy(own.on_grid(field)).unfold(0, 3, 3).unfold(1, 3, 3).mean((-1, -2))
-        seen = torch.cdist(cell_centres(SHAPE), obs.coords).argmin(0)
         torch.testing.assert_close(means.flatten(0, 1)[seen], obs.values, atol=1e-4, rtol=1e-5)
-    assert len(block) == M * 9
     assert own.samples[:, unseen].std(0).mean() > 0
     with pytest.raises(InputError, match="same factor along all axes; \\[10, 18\\] does not"):
         reconstruct(celled, obs, shape=(10, 18), own_cells=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsefield.evaluation.superres import Enlargement
+from sparsefield.evaluation.superres import BICUBIC, BICUBIC_KEPT, Enlargement
 from sparsefield.plots import Panel, decibels, draw_panel, keep, lay_out, new_figure
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ STYLES: dict[str, dict[str, Any]] = {
     "truth": {"color": "black", "linewidth": 1.6},
     "mean": {"color": "#cc3311", "linewidth": 1.6},
     "samples": {"color": "#ee7733", "linewidth": 1.2},
-    "bicubic": {"color": "#cc3311", "linewidth": 1.0, "linestyle": "--"},
-    "bicubic_kept": {"color": "#cc3311", "linewidth": 1.0, "linestyle": ":"},
+    BICUBIC: {"color": "#cc3311", "linewidth": 1.0, "linestyle": "--"},
+    BICUBIC_KEPT: {"color": "#cc3311", "linewidth": 1.0, "linestyle": ":"},
 }
 COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#bbbbbb")
 
@@ -81,7 +81,7 @@ def plot_superres(
 
 
 def _title(name: str) -> str:
-    own = {"bicubic": "model 32, bicubic", "bicubic_kept": "the same, means kept"}
+    own = {BICUBIC: "model 32, bicubic", BICUBIC_KEPT: "the same, means kept"}
     return ({"mean": "model"} | own).get(name, name)
 
 

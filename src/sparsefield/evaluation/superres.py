@@ -46,7 +46,7 @@ POINTS_AT_ONCE = 2**16
 ANALYTIC_FIELDS = 50
 # Floors beside those of the same points: the model itself on the observed grid, enlarged, as it is
 # and with `keep_means`, which the mean of a model that reads cells has too.
-BICUBIC, BICUBIC_KEPT = "bicubic", "bicubic_kept"
+ENLARGED = BICUBIC, BICUBIC_KEPT = "bicubic", "bicubic_kept"
 # A truth with less than this share of its energy beyond the observed grid has no detail.
 NO_DETAIL = 1e-4
 # Scores that are no single number per field.
@@ -185,11 +185,10 @@ def enlarged_means(
 
     As it is, and moved so that parts of an observed cell have its mean.
     """
-    task, clip = enlargement.task(items), model.spec.normalizer.clip
-    mean = enlargement.coarse_task(items).mean(model)
-    fine = enlarge(mean, enlargement.side, enlargement.size)
-    grids = CellGrids(task.observed, task.shape)
-    kept = keep_means(fine, task.coords, task.obs, grids, clip)
+    task, clip = enlargement.coarse_task(items), model.spec.normalizer.clip
+    fine = enlarge(task.mean(model), enlargement.side, enlargement.size)
+    coords = enlargement.fine.coords.expand(len(fine), -1, -1)
+    kept = keep_means(fine, coords, task.obs, CellGrids(task.shape, enlargement.fine.shape), clip)
     return {BICUBIC: clip(fine), BICUBIC_KEPT: kept}
 
 
@@ -330,7 +329,7 @@ def evaluate_size(
         progress(len(items))
     whole = {name: join([part[name] for part in parts]) for name in parts[0]}
     result = SizeResult(enlargement.side, whole["truth"], whole["mean"], seconds=seconds)
-    result.floors = {name: whole[name] for name in (BICUBIC, BICUBIC_KEPT)}
+    result.floors = {name: whole[name] for name in ENLARGED}
     if drawing.draws:
         _add_draws(result, model, enlargement, drawing, progress)
     return result

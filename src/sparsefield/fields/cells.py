@@ -58,8 +58,8 @@ def keep_means(
     which is the nearest field, in squared error, that has the range and the means.
 
     Args:
-        values: Means over finer cells (B, L, C).
-        coords: Centres of those cells (B, L, P).
+        values: Means over finer cells (B, L, C), in the unit of the observations, on the CPU.
+        coords: Centres of those cells (B, L, P) in [-1, 1].
         obs: Observations; those that lie at the centre of an observed cell are its mean.
         grids: Both grids, the finer one nested in the observed one.
         clip: Moves values into their range, where there is one; what was observed lies in it.
