@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from sparsefield.checkpoint import bundled_models
-from sparsefield.fields.observation import Observation
-from sparsefield.fields.photographs import example
-from sparsefield.inference import load
-from sparsefield.reconstruction import reconstruct
+from sparsefield.data.observation import Observation
+from sparsefield.data.photographs import example
+from sparsefield.inference.checkpoint import bundled_models
+from sparsefield.inference.model import load
+from sparsefield.inference.reconstruction import reconstruct
 
 SIDE = 32
 

@@ -45,5 +45,5 @@ def test_models_it_trains_exist():
 
 
 def test_its_numbers_are_those_of_the_results():
-    command = [sys.executable, ROOT / "benchmarks" / "update_readme.py", "--check"]
+    command = [sys.executable, ROOT / "experiments" / "update_readme.py", "--check"]
     assert subprocess.run(command).returncode == 0

@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsefield.errors import InputError
-    from sparsefield.fields.datasets import open_dataset
-    from sparsefield.fields.grids import cell_centres
-    from sparsefield.fields.observation import Observation
-    from sparsefield.fields.photographs import example
-    from sparsefield.inference import Model, load
+    from sparsefield.core.errors import InputError
+    from sparsefield.data.dataset import open_dataset
+    from sparsefield.data.grids import cell_centres
+    from sparsefield.data.observation import Observation
+    from sparsefield.data.photographs import example
+    from sparsefield.inference.model import Model, load
+    from sparsefield.inference.reconstruction import Reconstruction, fit_spread, reconstruct
     from sparsefield.models import MODELS, build_model
-    from sparsefield.reconstruction import Reconstruction, fit_spread, reconstruct
     from sparsefield.samplers import SAMPLERS
 
 __version__ = "0.1.0"
@@ -35,19 +35,19 @@ __all__ = [
 
 # Resolved on first use, so that `import sparsefield` does not wait for torch.
 _HOMES = {
-    "InputError": "errors",
+    "InputError": "core.errors",
     "MODELS": "models",
-    "Model": "inference",
-    "Observation": "fields.observation",
-    "Reconstruction": "reconstruction",
+    "Model": "inference.model",
+    "Observation": "data.observation",
+    "Reconstruction": "inference.reconstruction",
     "SAMPLERS": "samplers",
     "build_model": "models",
-    "cell_centres": "fields.grids",
-    "example": "fields.photographs",
-    "fit_spread": "reconstruction",
-    "load": "inference",
-    "open_dataset": "fields.datasets",
-    "reconstruct": "reconstruction",
+    "cell_centres": "data.grids",
+    "example": "data.photographs",
+    "fit_spread": "inference.reconstruction",
+    "load": "inference.model",
+    "open_dataset": "data.dataset",
+    "reconstruct": "inference.reconstruction",
 }
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from sparsefield.checkpoint import ModelSpec, save_checkpoint
 from sparsefield.cli import main
-from sparsefield.fields.normalize import Normalizer
+from sparsefield.data.normalize import Normalizer
+from sparsefield.flow.backbone import Backbone, Claims
+from sparsefield.inference.checkpoint import ModelSpec, save_checkpoint
 from sparsefield.models import MODELS
-from sparsefield.models.base import Backbone, Claims
 
 SHAPE = (8, 9)
 PRESET = """

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from sparsefield.comparison_plots import plot_errors, plot_scores
+from sparsefield.data.dataset import FieldDataset
 from sparsefield.evaluation.protocol import Protocol, make_task
-from sparsefield.fields.datasets import FieldDataset
+from sparsefield.figures.comparison import plot_errors, plot_scores
 
 HEAD = {
     "data", "n", "density", "split", "seed", "device", "commit", "reference", "ranking",
-    "comparisons", "contestants", "differences", "floor",
+    "comparisons", "contestants", "differences", "baseline",
 }  # fmt: skip
 DATA = ("--data", "data.npy")
 
@@ -32,10 +32,10 @@ def compare(cli, *arguments):
     return json.loads(Path("out.json").read_text()), seen.out
 
 
-def test_models_samples_and_floors_in_one_report(cli, two):
+def test_models_samples_and_baselines_in_one_report(cli, two):
     result, text = compare(
         cli, f"a={two[0]}", f"b={two[1]}", "--samples", 2, "--steps", 2, "--samples-limit", 4,
-        "--floors", "nearest,kriging", "--reference", "b",
+        "--baselines", "nearest,kriging", "--reference", "b",
     )  # fmt: skip
     assert result.keys() >= HEAD
     assert result["n"] == 12
@@ -56,12 +56,12 @@ def test_models_samples_and_floors_in_one_report(cli, two):
     assert "crps" in result["differences"]["kriging"]
     psnr = {name: row["mean"]["psnr"] for name, row in result["contestants"].items()}
     assert result["ranking"] == sorted(psnr, key=lambda name: -psnr[name])
-    for words in ("PSNR - b", "CRPS", "3 comparisons", "best floor", "has the highest PSNR"):
+    for words in ("PSNR - b", "CRPS", "3 comparisons", "best baseline", "has the highest PSNR"):
         assert words in text
 
 
 def test_scores_are_those_that_evaluate_writes(cli, two):
-    setting = ["--samples", 2, "--steps", 2, "--limit", 5, "--seed", 4, "--floors", "tps"]
+    setting = ["--samples", 2, "--steps", 2, "--limit", 5, "--seed", 4, "--baselines", "tps"]
     result, _ = compare(cli, f"a={two[0]}", f"b={two[1]}", *setting)
     for name, path in zip("ab", two, strict=True):
         assert cli("evaluate", path, *DATA, *setting, "--json", "one.json").code == 0
@@ -70,21 +70,21 @@ def test_scores_are_those_that_evaluate_writes(cli, two):
         assert row["mean"] == alone["mean"]
         assert row["samples"] == {"n": 5} | alone["samples"]
         assert row["nfe"] == alone["nfe"]
-    assert result["contestants"]["tps"]["mean"]["psnr"] == alone["floors"]["tps"]["psnr"]
+    assert result["contestants"]["tps"]["mean"]["psnr"] == alone["baselines"]["tps"]["psnr"]
 
 
 def test_a_model_against_itself_is_a_draw(cli, two):
-    result, text = compare(cli, f"one={two[0]}", f"same={two[0]}", "--floors", "none")
+    result, text = compare(cli, f"one={two[0]}", f"same={two[0]}", "--baselines", "none")
     entry = result["differences"]["same"]
     assert entry["psnr"] == 0
     assert entry["psnr_ci"] == [0, 0]
     assert entry["significant"] is False
-    assert "floor" not in result
+    assert "baseline" not in result
     assert "Not told apart from one: same (+0.00 [+0.00, +0.00] dB)" in text
 
 
 def test_figures_are_written(cli, two):
-    arguments = [f"a={two[0]}", f"b={two[1]}", "--floors", "nearest", "--limit", 4]
+    arguments = [f"a={two[0]}", f"b={two[1]}", "--baselines", "nearest", "--limit", 4]
     seen = cli("compare", *arguments, *DATA, "--samples", 2, "--steps", 2, "--figures", "shown")
     assert seen.code == 0, seen.err
     assert {path.name for path in Path("shown").iterdir()} == {
@@ -95,7 +95,9 @@ def test_figures_are_written(cli, two):
 
 
 def test_the_chart_has_a_bar_with_interval_for_every_score(cli, two):
-    result, _ = compare(cli, f"a={two[0]}", f"b={two[1]}", "--floors", "kriging", "--samples", 2)
+    result, _ = compare(
+        cli, f"a={two[0]}", f"b={two[1]}", "--baselines", "kriging", "--samples", 2
+    )
     panels = {axes.get_title(): axes for axes in plot_scores(result).axes if axes.get_title()}
     assert len(panels) == 6
     psnr = panels["PSNR of the mean, dB (higher is better)"]
@@ -126,15 +128,15 @@ def test_errors_share_one_scale_in_any_dimension(shape, channels):
     ("arguments", "words"),
     [
         (["a.safetensors", "a.safetensors"], ["two contestants", "LABEL="]),
-        (["tps=a.safetensors"], ["'tps' is a floor"]),
-        (["a.safetensors", "--floors", "none"], ["at least two"]),
-        (["--floors", "none"], ["at least two"]),
+        (["tps=a.safetensors"], ["'tps' is a baseline"]),
+        (["a.safetensors", "--baselines", "none"], ["at least two"]),
+        (["--baselines", "none"], ["at least two"]),
         (["a.safetensors", "nowhere"], ["no model 'nowhere'"]),
         (["a.safetensors", "--reference", "c"], ["unknown contestant 'c'", "tps"]),
         (["a.safetensors", "--samples", "1"], ["at least 2 samples"]),
         (["a.safetensors", "--samples", "2", "--sampler", "hen"], ["'hen'", "heun"]),
         (["a.safetensors", "--samples", "2", "--samples-limit", "0"], ["samples-limit", "0"]),
-        (["a.safetensors", "--floors", "spline"], ["'spline'", "kriging"]),
+        (["a.safetensors", "--baselines", "spline"], ["'spline'", "kriging"]),
         (["a.safetensors", "grey.safetensors"], ["grey.safetensors", "1 channels", "of 3"]),
         (["a.safetensors", "cube.safetensors"], ["cube.safetensors", "3-D fields", "2-D"]),
     ],

@@ -21,20 +21,20 @@ def report(cli, *arguments):
     return json.loads(Path("out.json").read_text()), seen.out
 
 
-def test_model_samples_and_floors_in_one_report(cli, checkpoint):
+def test_model_samples_and_baselines_in_one_report(cli, checkpoint):
     result, text = report(
         cli, checkpoint(), "--data", "data.npy", "--limit", 5, "--samples", 3, "--steps", 4,
-        "--floors", "nearest,kriging",
+        "--baselines", "nearest,kriging",
     )  # fmt: skip
-    assert result.keys() >= HEAD | {"mean", "samples", "floors"}
+    assert result.keys() >= HEAD | {"mean", "samples", "baselines"}
     assert result["n"] == 5
     assert result["samples"]["nfe"] == 4
     assert result["nfe"] == 1 + 3 * 4
     assert result["mean"].keys() == MEAN | {f"{name}_ci" for name in MEAN}
     assert result["samples"].keys() >= SAMPLES | {f"{name}_ci" for name in SAMPLES}
-    assert "crps" in result["floors"]["kriging"]
-    assert result["floors"]["kriging"].keys() >= COVERAGE | {"delta_cal", "delta_cal_ci"}
-    assert result["floors"]["kriging"]["calibration"].keys() == {"by_distance"}
+    assert "crps" in result["baselines"]["kriging"]
+    assert result["baselines"]["kriging"].keys() >= COVERAGE | {"delta_cal", "delta_cal_ci"}
+    assert result["baselines"]["kriging"]["calibration"].keys() == {"by_distance"}
     tables = result["samples"]["calibration"]
     assert tables.keys() == {"averages", "ranks", "by_distance"}
     assert [row["draws"] for row in tables["averages"]] == [1, 2, 3]
@@ -43,7 +43,7 @@ def test_model_samples_and_floors_in_one_report(cli, checkpoint):
     assert result["samples"]["coverage90_level"] == 0.5
     assert "90 % " in text
     assert "(ideal 0.500)" in text
-    assert "crps" not in result["floors"]["nearest"]
+    assert "crps" not in result["baselines"]["nearest"]
     low, high = result["mean"]["psnr_ci"]
     assert low <= result["mean"]["psnr"] <= high
     assert "PSNR" in text
@@ -63,7 +63,7 @@ def test_samplers_are_compared_at_equal_evaluations(cli, checkpoint):
 
 
 def test_a_figure_of_the_calibration_is_written(cli, checkpoint):
-    call = ("--data", "data.npy", "--limit", 3, "--floors", "kriging", "--figure", "seen/c.png")
+    call = ("--data", "data.npy", "--limit", 3, "--baselines", "kriging", "--figure", "seen/c.png")
     seen = cli("evaluate", checkpoint(), *call, "--samples", 2, "--steps", 2)
     assert seen.code == 0, seen.err
     assert Path("seen/c.png").read_bytes().startswith(b"\x89PNG")
@@ -73,9 +73,9 @@ def test_a_figure_of_the_calibration_is_written(cli, checkpoint):
     ("arguments", "words"),
     [
         (["model.safetensors", "--sampler", "heun", "sde"], "it needs --samples"),
-        (["floors", "--samples", "2", "--sampler", "heun", "sde"], "it needs --samples"),
+        (["baselines", "--samples", "2", "--sampler", "heun", "sde"], "it needs --samples"),
         (["model.safetensors", "--figure", "c.png"], "it needs a model and --samples"),
-        (["floors", "--samples", "2", "--figure", "c.png"], "it needs a model and --samples"),
+        (["baselines", "--samples", "2", "--figure", "c.png"], "it needs a model and --samples"),
         (["model.safetensors", "--samples", "2", "--figure", "c.pdf"], "must be .png"),
     ],
 )
@@ -88,38 +88,40 @@ def test_what_cannot_be_finished_is_refused_before_the_work(cli, checkpoint, arg
 
 
 def test_the_same_command_gives_the_same_figures(cli, checkpoint):
-    call = (checkpoint(), "--data", "data.npy", "--limit", 3, "--floors", "tps", "--samples", 2)
+    call = (checkpoint(), "--data", "data.npy", "--limit", 3, "--baselines", "tps", "--samples", 2)
     first, second = report(cli, *call)[0], report(cli, *call)[0]
     for part in ("mean", "samples"):
         assert first[part] == second[part]
-    assert first["floors"]["tps"]["psnr"] == second["floors"]["tps"]["psnr"]
+    assert first["baselines"]["tps"]["psnr"] == second["baselines"]["tps"]["psnr"]
 
 
-def test_floors_alone_have_no_mean(cli):
-    result, _ = report(cli, "floors", "--data", "data.npy", "--floors", "nearest,tps")
+def test_baselines_alone_have_no_mean(cli):
+    result, _ = report(cli, "baselines", "--data", "data.npy", "--baselines", "nearest,tps")
     assert "mean" not in result
     assert "samples" not in result
-    assert result["floors"].keys() == {"nearest", "tps"}
+    assert result["baselines"].keys() == {"nearest", "tps"}
     assert result["nfe"] == 0
 
 
 def test_fully_observed_fields_are_perfect(cli, checkpoint):
     result, _ = report(
         cli, checkpoint(), "--data", "data.npy", "--density", 1.0, "--samples", 2,
-        "--floors", "kriging",
+        "--baselines", "kriging",
     )  # fmt: skip
-    for scores in (result["mean"], result["floors"]["kriging"]):
+    for scores in (result["mean"], result["baselines"]["kriging"]):
         assert scores["psnr"] == float("inf")
         assert scores["ssim"] == pytest.approx(1)
         assert "psnr_missing" not in scores
     assert result["samples"]["psnr"] == float("inf")
-    for scores in (result["samples"], result["floors"]["kriging"]):
+    for scores in (result["samples"], result["baselines"]["kriging"]):
         assert not {"calibration", "delta_cal", "coverage50", "coverage50_level"} & scores.keys()
 
 
 def test_size_averages_the_fields(cli):
     np.save("large.npy", np.zeros((2, 14, 21, 3), np.uint8))
-    result, _ = report(cli, "floors", "--data", "large.npy", "--size", 7, 7, "--floors", "nearest")
+    result, _ = report(
+        cli, "baselines", "--data", "large.npy", "--size", 7, 7, "--baselines", "nearest"
+    )
     assert result["n"] == 2
 
 

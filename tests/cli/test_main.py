@@ -56,10 +56,16 @@ def test_version(capsys):
         (["train", "tiny.toml", "--data", "data.npy", "epochs=many"], ["epochs", "many"]),
         (["train", "tiny.toml", "--data", "data.npy", "model.wide=2"], ["model.wide", "width"]),
         (["evaluate", "nowhere", "--data", "data.npy"], ["no model 'nowhere'"]),
-        (["evaluate", "floors", "--data", "gone.npy"], ["gone.npy"]),
-        (["evaluate", "floors", "--data", "data.npy", "--floors", "tpss"], ["'tpss'", "kriging"]),
-        (["evaluate", "floors", "--data", "data.npy", "--split", "val"], ["'val'", "validation"]),
-        (["evaluate", "floors", "--data", "data.npy", "--density", "0"], ["density", "0"]),
+        (["evaluate", "baselines", "--data", "gone.npy"], ["gone.npy"]),
+        (
+            ["evaluate", "baselines", "--data", "data.npy", "--baselines", "tpss"],
+            ["'tpss'", "kriging"],
+        ),
+        (
+            ["evaluate", "baselines", "--data", "data.npy", "--split", "val"],
+            ["'val'", "validation"],
+        ),
+        (["evaluate", "baselines", "--data", "data.npy", "--density", "0"], ["density", "0"]),
         (["reconstruct", "gone.png", "--out", "a.jpg"], ["a.jpg", ".png"]),
         (["masks", "verify", "--split", "val"], ["'val'"]),
     ],
@@ -86,14 +92,14 @@ def test_interrupts_and_full_disks_are_no_tracebacks(cli, monkeypatch, error, co
     def fail(*args):
         raise error
 
-    monkeypatch.setattr("sparsefield.fields.masks.verify_masks", fail)
+    monkeypatch.setattr("sparsefield.data.masks.verify_masks", fail)
     seen = cli("masks", "verify")
     assert seen.code == code
     assert words in seen.err
 
 
 def test_bugs_keep_their_traceback(cli, monkeypatch):
-    monkeypatch.setattr("sparsefield.fields.masks.verify_masks", lambda masks: 1 / 0)
+    monkeypatch.setattr("sparsefield.data.masks.verify_masks", lambda masks: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli("masks", "verify")
 
@@ -107,10 +113,10 @@ def test_output_to_a_full_device_is_one_line():
 
 
 def test_masks_verify_passes_and_says_what_is_broken(cli, monkeypatch):
-    from sparsefield.fields.masks import MaskCheck
+    from sparsefield.data.masks import MaskCheck
 
     monkeypatch.setattr(
-        "sparsefield.fields.masks.verify_masks",
+        "sparsefield.data.masks.verify_masks",
         lambda masks: [MaskCheck("exact count", masks.items != 3, "seen")],
     )
     assert cli("masks", "verify", "--items", 5).code == 0

@@ -17,10 +17,10 @@ def model(cli, checkpoint):
     return checkpoint(shape=(32, 32))
 
 
-def test_a_report_has_every_size_with_floors_and_the_truth_to_compare_with(cli, model):
+def test_a_report_has_every_size_with_baselines_and_the_truth_to_compare_with(cli, model):
     seen = cli(
         "superres", model, "--data", "analytic", "--sizes", 96, 64, "--limit", 2,
-        "--floors", "nearest,linear", "--json", "out.json",
+        "--baselines", "nearest,linear", "--json", "out.json",
     )  # fmt: skip
     assert seen.code == 0, seen.err
     report = json.loads(Path("out.json").read_text())
@@ -29,19 +29,19 @@ def test_a_report_has_every_size_with_floors_and_the_truth_to_compare_with(cli, 
     assert list(report["sizes"]) == ["64", "96"]
     for part in report["sizes"].values():
         assert part["mean"].keys() >= MEAN | {f"{name}_ci" for name in MEAN}
-        floors = {"bicubic", "bicubic_kept", "nearest", "linear"}
-        assert part["floors"].keys() == floors
-        assert part["spectrum"].keys() == {"truth", "mean"} | floors
+        baselines = {"bicubic", "bicubic_kept", "nearest", "linear"}
+        assert part["baselines"].keys() == baselines
+        assert part["spectrum"].keys() == {"truth", "mean"} | baselines
         assert part["artefact"].keys() == part["spectrum"].keys()
     assert "96 x 96" in seen.out
     said = " ".join(seen.out.split())
-    assert said.count("on PSNR") + said.count("beats every floor") == 2
+    assert said.count("on PSNR") + said.count("beats every baseline") == 2
 
 
 def test_draws_and_a_figure(cli, model):
     seen = cli(
         "superres", model, "--data", "large.npy", "--samples", 2, "--steps", 2,
-        "--floors", "nearest", "--json", "out.json", "--figure", "figures/out.png",
+        "--baselines", "nearest", "--json", "out.json", "--figure", "figures/out.png",
     )  # fmt: skip
     assert seen.code == 0, seen.err
     samples = json.loads(Path("out.json").read_text())["sizes"]["64"]["samples"]
@@ -52,7 +52,7 @@ def test_draws_and_a_figure(cli, model):
 def test_chunks_change_no_figure(cli, model):
     reports = []
     for chunk in ((), ("--chunk", 1000)):
-        call = ("superres", model, "--data", "large.npy", "--limit", 1, "--floors", "none")
+        call = ("superres", model, "--data", "large.npy", "--limit", 1, "--baselines", "none")
         assert cli(*call, *chunk, "--json", "out.json").code == 0
         reports.append(json.loads(Path("out.json").read_text())["sizes"]["64"]["mean"])
     whole, parts = ({name: x for name, x in r.items() if name in MEAN} for r in reports)
@@ -68,7 +68,7 @@ def test_chunks_change_no_figure(cli, model):
         (("--data", "gone.npy"), "no data at gone.npy"),
         (("--data", "data.npy"), "8 x 9 cells"),
         (("--data", "large.npy", "--samples", 1), "at least 2 samples"),
-        (("--data", "large.npy", "--floors", "biharmonic"), "choose from"),
+        (("--data", "large.npy", "--baselines", "biharmonic"), "choose from"),
         (("--data", "large.npy", "--chunk", 0), "chunk must be at least 1"),
         (("--data", "large.npy", "--limit", 0), "limit must be at least 1"),
     ],

@@ -70,7 +70,7 @@ def test_a_corrupt_image_among_many_is_named(cli):
         pixels = np.full((8, 9, 3), number, np.uint8)
         Image.fromarray(pixels).save(f"images/{number}.png")
     Path("images/3.png").write_bytes(b"not an image")
-    for arguments in (["train", "tiny.toml"], ["evaluate", "floors"]):
+    for arguments in (["train", "tiny.toml"], ["evaluate", "baselines"]):
         seen = cli(*arguments, "--data", "images")
         assert seen.code == 2
         assert "3.png" in seen.err

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from sparsefield.data.grids import cell_centres
+from sparsefield.data.observation import Observation
 from sparsefield.evaluation.calibration import (
     EDGES,
     FORECAST,
@@ -18,8 +20,6 @@ from sparsefield.evaluation.calibration import (
     pool,
     reached_levels,
 )
-from sparsefield.fields.grids import cell_centres
-from sparsefield.fields.observation import Observation
 
 N, SHAPE, C, S = 60, (12, 13), 3, 7
 POINTS = math.prod(SHAPE)

@@ -5,23 +5,23 @@ import pytest
 import torch
 from torch import nn
 
-from sparsefield.checkpoint import ModelSpec
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
+from sparsefield.data.dataset import FieldDataset
 from sparsefield.evaluation import comparison
+from sparsefield.evaluation.baseline_scores import evaluate_baselines
 from sparsefield.evaluation.comparison import (
     Comparison,
     Contestant,
     Drawing,
+    baseline_fields,
     choose_reference,
     findings,
-    floor_fields,
     holm,
-    measure_floors,
+    measure_baselines,
     measure_model,
     name_contestants,
     paired_differences,
 )
-from sparsefield.evaluation.floor_scores import evaluate_floors
 from sparsefield.evaluation.protocol import (
     Protocol,
     check_fit,
@@ -30,9 +30,9 @@ from sparsefield.evaluation.protocol import (
     make_task,
     score,
 )
-from sparsefield.fields.datasets import FieldDataset
 from sparsefield.flow.flow import Flow
-from sparsefield.inference import Model
+from sparsefield.inference.checkpoint import ModelSpec
+from sparsefield.inference.model import Model
 
 N, SHAPE, C = 8, (8, 9), 3
 PROTOCOL = Protocol(density=0.3, seed=3, batch_size=5)
@@ -173,12 +173,12 @@ def test_scores_are_those_of_evaluate(fields):
         for name in theirs:
             np.testing.assert_array_equal(ours[name], theirs[name])
     assert entry.nfe == 1 + 2 * nfe
-    floors = measure_floors(fields, PROTOCOL, ["tps", "kriging"], DRAWING)
-    theirs = evaluate_floors(fields, PROTOCOL, ["tps", "kriging"])
+    baselines = measure_baselines(fields, PROTOCOL, ["tps", "kriging"], DRAWING)
+    theirs = evaluate_baselines(fields, PROTOCOL, ["tps", "kriging"])
     for name in ("tps", "kriging"):
-        np.testing.assert_array_equal(floors[name].mean["psnr"], theirs[name]["psnr"])
-    np.testing.assert_array_equal(floors["kriging"].samples["crps"], theirs["kriging"]["crps"])
-    assert not floors["tps"].samples
+        np.testing.assert_array_equal(baselines[name].mean["psnr"], theirs[name]["psnr"])
+    np.testing.assert_array_equal(baselines["kriging"].samples["crps"], theirs["kriging"]["crps"])
+    assert not baselines["tps"].samples
 
 
 def test_every_model_sees_the_masks_and_the_noise_of_the_protocol(fields):
@@ -206,16 +206,16 @@ def test_draws_of_the_first_fields_are_the_same_without_the_others(fields):
     for name, scores in few.samples.items():
         np.testing.assert_allclose(scores, whole.samples[name][:3], rtol=1e-5, err_msg=name)
     np.testing.assert_array_equal(few.mean["psnr"], whole.mean["psnr"])
-    floors = measure_floors(fields, PROTOCOL, ["kriging"], Drawing(2, limit=3))
-    assert len(floors["kriging"].samples["crps"]) == 3
+    baselines = measure_baselines(fields, PROTOCOL, ["kriging"], Drawing(2, limit=3))
+    assert len(baselines["kriging"].samples["crps"]) == 3
 
 
-def report(fields, errors, floors=("nearest",), order=1):
+def report(fields, errors, baselines=("nearest",), order=1):
     entries = {
         f"m{error}": measure_model(make_model(fields, error), fields, PROTOCOL, DRAWING)
         for error in errors[::order]
     }
-    entries |= measure_floors(fields, PROTOCOL, list(floors), DRAWING)
+    entries |= measure_baselines(fields, PROTOCOL, list(baselines), DRAWING)
     whole = Comparison("made up", len(fields), PROTOCOL, entries, f"m{errors[0]}").to_dict()
     for row in whole["contestants"].values():
         row.pop("seconds")
@@ -228,7 +228,7 @@ def test_the_order_of_contestants_changes_nothing(fields):
     assert forward["ranking"][:2] == ["m0.05", "m0.2"]
 
 
-def test_a_perfect_oracle_is_perfect_and_beats_every_floor(fields):
+def test_a_perfect_oracle_is_perfect_and_beats_every_baseline(fields):
     result = report(fields, [0.0, 0.5], ["nearest", "tps"])
     oracle = result["contestants"]["m0.0"]
     assert oracle["mean"]["psnr"] > 120
@@ -239,43 +239,45 @@ def test_a_perfect_oracle_is_perfect_and_beats_every_floor(fields):
     assert result["differences"]["tps"]["psnr"] < -90
     sentences = findings(result)
     assert sentences[0].startswith("m0.0 has the highest PSNR")
-    assert any("Every model has a higher PSNR than the best floor" in text for text in sentences)
+    assert any(
+        "Every model has a higher PSNR than the best baseline" in text for text in sentences
+    )
 
 
-def test_a_floor_that_wins_is_named_and_so_is_its_significance():
+def test_a_baseline_that_wins_is_named_and_so_is_its_significance():
     base = values(30)
     entries = {
         "ours": contestant(psnr=base),
         "best": contestant(psnr=base + 1),
-        "tps": contestant("floor", psnr=base + 0.5),
-        "nearest": contestant("floor", psnr=base - 2),
+        "tps": contestant("baseline", psnr=base + 0.5),
+        "nearest": contestant("baseline", psnr=base - 2),
     }
     result = Comparison("made up", 30, PROTOCOL, entries, "ours").to_dict()
     assert result["ranking"] == ["best", "tps", "ours", "nearest"]
     assert result["comparisons"] == 3
-    assert result["floor"]["name"] == "tps"
-    assert result["floor"]["differences"].keys() == {"ours", "best"}
+    assert result["baseline"]["name"] == "tps"
+    assert result["baseline"]["differences"].keys() == {"ours", "best"}
     text = " ".join(findings(result))
-    assert "The best floor, tps, wins over ours on PSNR" in text
-    assert "Significantly below the floor tps: ours (-0.50" in text
-    assert "Significantly above the floor tps: best (+0.50" in text
+    assert "The best baseline, tps, wins over ours on PSNR" in text
+    assert "Significantly below the baseline tps: ours (-0.50" in text
+    assert "Significantly above the baseline tps: best (+0.50" in text
     entries["tps"].mean["psnr"] = base + 2
     first = findings(Comparison("made up", 30, PROTOCOL, entries, "ours").to_dict())[0]
-    assert first.startswith("tps, a floor, has the highest PSNR")
+    assert first.startswith("tps, a baseline, has the highest PSNR")
 
 
-def test_floors_alone_can_be_compared(fields):
-    entries = measure_floors(fields, PROTOCOL, ["nearest", "tps"], Drawing())
+def test_baselines_alone_can_be_compared(fields):
+    entries = measure_baselines(fields, PROTOCOL, ["nearest", "tps"], Drawing())
     result = Comparison("made up", N, PROTOCOL, entries, "nearest").to_dict()
-    assert "floor" not in result
+    assert "baseline" not in result
     assert result["differences"].keys() == {"tps"}
     assert findings(result)
 
 
-def test_a_floor_drawn_for_a_figure_has_the_score_of_the_table(fields):
+def test_a_baseline_drawn_for_a_figure_has_the_score_of_the_table(fields):
     task = make_task(fields, PROTOCOL, [2, 4])
-    scores = score(floor_fields("tps", task, fields), task)
-    entry = measure_floors(fields, PROTOCOL, ["tps"], Drawing())["tps"]
+    scores = score(baseline_fields("tps", task, fields), task)
+    entry = measure_baselines(fields, PROTOCOL, ["tps"], Drawing())["tps"]
     np.testing.assert_allclose(scores["psnr"], entry.mean["psnr"][[2, 4]], rtol=1e-6)
 
 
@@ -297,7 +299,7 @@ def test_contestants_are_named_by_label_folder_or_as_given(tmp_path):
     [
         (["a", "a"], "two contestants are called 'a'"),
         (["a=x", "a=y"], "apart by LABEL=y"),
-        (["tps=x"], "'tps' is a floor"),
+        (["tps=x"], "'tps' is a baseline"),
     ],
 )
 def test_labels_that_mean_two_things_are_refused(arguments, message):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparsefield.checkpoint import ModelSpec
+from sparsefield.data.dataset import FieldDataset
+from sparsefield.data.masks import observed_indices
 from sparsefield.evaluation.protocol import (
     Protocol,
     evaluate_mean,
@@ -16,10 +17,9 @@ from sparsefield.evaluation.protocol import (
     score,
     tasks,
 )
-from sparsefield.fields.datasets import FieldDataset
-from sparsefield.fields.masks import observed_indices
 from sparsefield.flow.flow import Flow
-from sparsefield.inference import Model
+from sparsefield.inference.checkpoint import ModelSpec
+from sparsefield.inference.model import Model
 
 N, SHAPE, C = 5, (8, 9), 3
 PROTOCOL = Protocol(density=0.3, seed=3)

@@ -1,16 +1,16 @@
-"""The published JSON, and floors on several processes."""
+"""The published JSON, and baselines on several processes."""
 
 import subprocess
 
 import numpy as np
 import pytest
 
-from sparsefield.errors import InputError
+from sparsefield.baselines.interpolators import BASELINES
+from sparsefield.core.errors import InputError
+from sparsefield.data.dataset import FieldDataset
 from sparsefield.evaluation import report
-from sparsefield.evaluation.floor_scores import choose_floors, evaluate_floors
-from sparsefield.evaluation.floors import FLOORS
+from sparsefield.evaluation.baseline_scores import choose_baselines, evaluate_baselines
 from sparsefield.evaluation.protocol import Protocol
-from sparsefield.fields.datasets import FieldDataset
 
 
 def test_summary_has_means_and_intervals_and_no_missing_scores():
@@ -37,15 +37,17 @@ def test_pairs_are_pooled_before_they_are_divided_and_tables_are_nested():
 @pytest.mark.parametrize(
     ("psnr", "words"),
     [
-        (24.0, "ours beats every floor; the best one, tps, by 1.00 dB"),
+        (24.0, "ours beats every baseline; the best one, tps, by 1.00 dB"),
         (22.5, "tps wins over ours on PSNR, by 0.50 dB"),
         (20.0, "nearest, tps win over ours on PSNR; tps by 3.00 dB"),
     ],
 )
-def test_verdict_names_a_floor_that_wins(psnr, words):
-    floors = {"nearest": {"psnr": 20.5}, "tps": {"psnr": 23.0}}
-    assert words in report.verdict({"model": "ours", "mean": {"psnr": psnr}, "floors": floors})
-    assert report.verdict({"model": "floors", "floors": floors}) == ""
+def test_verdict_names_a_baseline_that_wins(psnr, words):
+    baselines = {"nearest": {"psnr": 20.5}, "tps": {"psnr": 23.0}}
+    assert words in report.verdict(
+        {"model": "ours", "mean": {"psnr": psnr}, "baselines": baselines}
+    )
+    assert report.verdict({"model": "baselines", "baselines": baselines}) == ""
 
 
 def test_code_version_is_a_commit_only_in_a_checkout_of_the_package(tmp_path, monkeypatch):
@@ -70,23 +72,23 @@ def test_code_version_is_a_commit_only_in_a_checkout_of_the_package(tmp_path, mo
     assert report.code_version().endswith("-dirty")
 
 
-def test_floor_scores_do_not_depend_on_the_processes():
+def test_baseline_scores_do_not_depend_on_the_processes():
     rng = np.random.default_rng(0)
     fields = FieldDataset(rng.integers(0, 256, (30, 7, 8, 3), dtype=np.uint8))
     done: list[int] = []
-    one = evaluate_floors(fields, Protocol(), ["nearest", "kriging"], processes=1)
-    two = evaluate_floors(fields, Protocol(), ["nearest", "kriging"], done.append, processes=2)
+    one = evaluate_baselines(fields, Protocol(), ["nearest", "kriging"], processes=1)
+    two = evaluate_baselines(fields, Protocol(), ["nearest", "kriging"], done.append, processes=2)
     assert sum(done) == len(fields)
     for name, scores in one.items():
         assert all(len(values) == len(fields) for values in scores.values())
         assert np.allclose(scores["psnr"], two[name]["psnr"], atol=1e-6)
 
 
-def test_floors_are_chosen_by_name():
-    assert choose_floors("none", 2) == []
-    assert set(choose_floors("all", 2)) <= set(FLOORS)
-    assert choose_floors("tps, kriging", 3) == ["tps", "kriging"]
-    with pytest.raises(InputError, match="unknown floor"):
-        choose_floors("spline", 2)
+def test_baselines_are_chosen_by_name():
+    assert choose_baselines("none", 2) == []
+    assert set(choose_baselines("all", 2)) <= set(BASELINES)
+    assert choose_baselines("tps, kriging", 3) == ["tps", "kriging"]
+    with pytest.raises(InputError, match="unknown baseline"):
+        choose_baselines("spline", 2)
     with pytest.raises(InputError, match="biharmonic cannot run"):
-        choose_floors("biharmonic", 3)
+        choose_baselines("biharmonic", 3)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from sparsefield.checkpoint import ModelSpec
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
+from sparsefield.data.dataset import FieldDataset
+from sparsefield.data.masks import observed_indices
+from sparsefield.data.synthetic import wave_images
 from sparsefield.evaluation import superres
 from sparsefield.evaluation.comparison import Drawing
 from sparsefield.evaluation.protocol import Protocol
@@ -17,20 +19,18 @@ from sparsefield.evaluation.superres import (
     BICUBIC_KEPT,
     Enlargement,
     SizeResult,
-    choose_scattered_floors,
+    choose_scattered_baselines,
     enlarge,
-    evaluate_fine_floors,
+    evaluate_fine_baselines,
     evaluate_size,
     open_enlargements,
     score_fine,
     spectra,
     superres_report,
 )
-from sparsefield.fields.datasets import FieldDataset
-from sparsefield.fields.masks import observed_indices
-from sparsefield.fields.synthetic import wave_images
 from sparsefield.flow.flow import Flow
-from sparsefield.inference import Model
+from sparsefield.inference.checkpoint import ModelSpec
+from sparsefield.inference.model import Model
 
 N, SIDE, C = 4, 8, 3
 PROTOCOL = Protocol(density=0.3, seed=3)
@@ -115,10 +115,10 @@ def test_perfect_oracle_scores_perfectly_through_the_whole_path():
     assert report["artefact"]["mean"] == pytest.approx(report["artefact"]["truth"])
     low, high = report["artefact_excess"]["mean"]["artefact_ci"]
     assert abs(low) < 1e-3 > abs(high)
-    assert report["floors"][BICUBIC]["psnr"] < 30
+    assert report["baselines"][BICUBIC]["psnr"] < 30
     behind = report["differences"][BICUBIC]
     assert behind["psnr"] == pytest.approx(
-        report["floors"][BICUBIC]["psnr"] - report["mean"]["psnr"]
+        report["baselines"][BICUBIC]["psnr"] - report["mean"]["psnr"]
     )
     assert behind["psnr_ci"][0] <= behind["psnr"] <= behind["psnr_ci"][1] < 0
 
@@ -165,9 +165,9 @@ def test_draws_can_be_limited_to_the_first_fields():
     assert len(result.samples["crps"]) == result.to_dict()["samples"]["n"] == 3
 
 
-def test_floors_interpolate_the_same_points():
+def test_baselines_interpolate_the_same_points():
     enlargement = make_enlargement(2)
-    scores = evaluate_fine_floors(enlargement, ["nearest", "kriging"], processes=1)
+    scores = evaluate_fine_baselines(enlargement, ["nearest", "kriging"], processes=1)
     task = enlargement.task([1])
     nearest = torch.cdist(task.coords[0].double(), task.obs.coords[0].double()).argmin(1)
     expected = score_fine(task.obs.values[:, nearest], task, enlargement)
@@ -175,11 +175,11 @@ def test_floors_interpolate_the_same_points():
     assert scores["kriging"]["crps"].shape == (N,)
 
 
-def test_floors_that_need_the_observations_cells_are_refused():
-    assert "biharmonic" not in choose_scattered_floors("all")
-    assert choose_scattered_floors("none") == []
+def test_baselines_that_need_the_observations_cells_are_refused():
+    assert "biharmonic" not in choose_scattered_baselines("all")
+    assert choose_scattered_baselines("none") == []
     with pytest.raises(InputError, match=r"biharmonic fills .* choose from .*tps"):
-        choose_scattered_floors("tps,biharmonic")
+        choose_scattered_baselines("tps,biharmonic")
 
 
 def test_enlarging_keeps_what_is_linear_and_does_nothing_to_the_same_size():
@@ -195,11 +195,11 @@ def test_a_report_is_json_with_everything_by_size():
     enlargement = make_enlargement(2)
     model = make_model(enlargement, 0.1)
     result = evaluate_size(model, enlargement, NO_DRAWS)
-    result.floors |= evaluate_fine_floors(enlargement, ["nearest"], processes=1)
+    result.baselines |= evaluate_fine_baselines(enlargement, ["nearest"], processes=1)
     report = json.loads(json.dumps(superres_report(model, enlargement, {16: result})))
     assert {"model", "data", "n", "density", "seed", "device", "commit"} <= report.keys()
     part = report["sizes"]["16"]
-    assert part["floors"].keys() == {BICUBIC, BICUBIC_KEPT, "nearest"}
+    assert part["baselines"].keys() == {BICUBIC, BICUBIC_KEPT, "nearest"}
     assert part["spectrum"].keys() == {"truth", "mean", BICUBIC, BICUBIC_KEPT, "nearest"}
     assert part["artefact"].keys() == part["spectrum"].keys()
     for name, excess in part["artefact_excess"].items():

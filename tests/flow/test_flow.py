@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparsefield.errors import InputError
-from sparsefield.fields.observation import Observation
+from sparsefield.core.errors import InputError
+from sparsefield.data.observation import Observation
 from sparsefield.flow.flow import PREDICTIONS, Flow
 from sparsefield.flow.objectives import flow_matching_loss
 from sparsefield.flow.path import PATHS, build_path

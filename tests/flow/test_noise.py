@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparsefield.errors import InputError
-from sparsefield.fields.grids import cell_centres
+from sparsefield.core.errors import InputError
+from sparsefield.data.grids import cell_centres
 from sparsefield.flow.noise import NOISES, LatticeNoise, WhiteNoise, build_noise, field_keys
 
 CELLS = {1: (33,), 2: (32, 21), 3: (6, 5, 7)}

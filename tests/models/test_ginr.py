@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from sparsefield.cli import main
-from sparsefield.fields.datasets import open_dataset
-from sparsefield.fields.grids import cell_centres
-from sparsefield.fields.observation import Observation
-from sparsefield.fields.photographs import photographs
+from sparsefield.data.dataset import open_dataset
+from sparsefield.data.grids import cell_centres
+from sparsefield.data.observation import Observation
+from sparsefield.data.photographs import photographs
 from sparsefield.flow.flow import Flow
-from sparsefield.inference import load
+from sparsefield.inference.model import load
+from sparsefield.inference.reconstruction import reconstruct
 from sparsefield.models import MODELS, build_model, model_defaults
 from sparsefield.models.ginr.encoder import curve_points
 from sparsefield.models.ginr.layers import GaussianFourier, PlaceAttention
 from sparsefield.models.ginr.patches import cut_patches, grid_shape
-from sparsefield.reconstruction import reconstruct
 from sparsefield.training.config import OptimizerConfig, load_config
 from sparsefield.training.state import TrainState
 
@@ -317,7 +317,7 @@ def test_training_and_evaluation_through_the_command_line(name, tmp_path, monkey
     settings += ["batch_size=4", "data.queries=30"]
     train = ["train", f"{name}-small", "--data", "data.npy", "--run", "run"]
     assert main([*train, *settings]) == 0, capsys.readouterr().err
-    evaluate = ["evaluate", "run", "--data", "data.npy", "--density", "1.0", "--floors", "none"]
+    evaluate = ["evaluate", "run", "--data", "data.npy", "--density", "1.0", "--baselines", "none"]
     assert main([*evaluate, "--json", "out.json"]) == 0, capsys.readouterr().err
     scores = json.loads(Path("out.json").read_text())["mean"]
     assert 3 < scores["psnr"] < 40, "what is decoded counts, not what was observed"

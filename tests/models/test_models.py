@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from sparsefield.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
-from sparsefield.errors import InputError
-from sparsefield.fields.grids import cell_centres
-from sparsefield.fields.normalize import Normalizer
-from sparsefield.fields.observation import Observation
+from sparsefield.core.errors import InputError
+from sparsefield.data.grids import cell_centres
+from sparsefield.data.normalize import Normalizer
+from sparsefield.data.observation import Observation
 from sparsefield.flow.flow import Flow
+from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
 from sparsefield.models import MODELS, build_model, model_defaults
 
 B, M, C = 2, 17, 5

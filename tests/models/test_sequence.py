@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sparsefield.errors import InputError
-from sparsefield.fields.grids import cell_centres
-from sparsefield.fields.observation import Observation
+from sparsefield.core.errors import InputError
+from sparsefield.data.grids import cell_centres
+from sparsefield.data.observation import Observation
 from sparsefield.models import build_model
 from sparsefield.models.sequence import LAYOUTS, STEPS
 from sparsefield.nn.ordering import ORDERS, TRAVERSALS

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 from sparsefield.nn.local_attention import BACKENDS, local_attention
 
 SHAPES = {  # B, L, M, H, E, K

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sparsefield.errors import InputError
-from sparsefield.fields.grids import cell_centres
+from sparsefield.core.errors import InputError
+from sparsefield.data.grids import cell_centres
 from sparsefield.nn.ordering import (
     ORDERS,
     grouped_order,

@@ -12,12 +12,13 @@ from unittest import mock
 import pytest
 import torch
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 from sparsefield.nn import scan as scan_package
-from sparsefield.nn.scan import BACKENDS, ScanInputs, cpu, selective_scan
+from sparsefield.nn.scan import BACKENDS, ScanInputs, selective_scan
+from sparsefield.nn.scan.cpu import operator as cpu
+from sparsefield.nn.scan.cpu.threads import run_in_threads
 from sparsefield.nn.scan.mamba_ssm import call_kernel
-from sparsefield.nn.scan.naive import scan_naive
-from sparsefield.nn.scan.threads import run_in_threads
+from sparsefield.nn.scan.reference.naive import scan_naive
 
 RUNNABLE = sorted(BACKENDS.keys() - {"mamba_ssm", "triton"})
 GENERAL = [name for name in RUNNABLE if name != "einsum"]

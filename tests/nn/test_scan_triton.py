@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 from sparsefield.nn import scan as scan_package
-from sparsefield.nn.scan import ScanInputs, selective_scan, triton
-from sparsefield.nn.scan.naive import scan_naive
+from sparsefield.nn.scan import ScanInputs, selective_scan
+from sparsefield.nn.scan.reference.naive import scan_naive
+from sparsefield.nn.scan.triton import operator as triton
 
 if find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)

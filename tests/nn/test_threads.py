@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from sparsefield.nn.scan import threads
-from sparsefield.nn.scan.threads import run_in_threads
+from sparsefield.nn.scan.cpu import threads
+from sparsefield.nn.scan.cpu.threads import run_in_threads
 
 
 @pytest.fixture(params=["openmp", "pool"])

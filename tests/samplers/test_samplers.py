@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparsefield.errors import InputError
-from sparsefield.fields.observation import Observation
+from sparsefield.core.errors import InputError
+from sparsefield.data.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import LatticeNoise, WhiteNoise, field_keys
 from sparsefield.flow.path import PATHS, build_path

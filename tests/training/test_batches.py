@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparsefield.errors import InputError
-from sparsefield.fields.datasets import FieldDataset
-from sparsefield.fields.grids import cell_centres
+from sparsefield.core.errors import InputError
+from sparsefield.data.dataset import FieldDataset
+from sparsefield.data.grids import cell_centres
 from sparsefield.training.batches import TrainingBatches
 from sparsefield.training.config import config_from_dict, load_config, preset_names
 

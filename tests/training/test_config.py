@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 from sparsefield.models import MODELS, build_model
 from sparsefield.training.config import (
     config_from_dict,

@@ -7,17 +7,17 @@ import torch
 from tests.models.test_models import TINY
 from torch.autograd.graph import saved_tensors_hooks
 
-from sparsefield.checkpoint import ModelSpec
-from sparsefield.errors import InputError
-from sparsefield.fields.grids import cell_centres
-from sparsefield.fields.normalize import Normalizer
-from sparsefield.fields.observation import Observation
+from sparsefield.core.errors import InputError
+from sparsefield.data.grids import cell_centres
+from sparsefield.data.normalize import Normalizer
+from sparsefield.data.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.objectives import flow_matching_loss
-from sparsefield.inference import Model
+from sparsefield.inference.checkpoint import ModelSpec
+from sparsefield.inference.model import Model
+from sparsefield.inference.reconstruction import reconstruct
 from sparsefield.models import MODELS, build_model
 from sparsefield.nn.recompute import recompute_blocks
-from sparsefield.reconstruction import reconstruct
 
 B, M, C, SHAPE = 2, 11, 3, (6, 8)
 

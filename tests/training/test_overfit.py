@@ -5,12 +5,12 @@ import pytest
 import torch
 from skimage.data import coffee
 
-from sparsefield.fields.datasets import open_dataset
-from sparsefield.fields.masks import observed_indices
-from sparsefield.fields.observation import Observation
-from sparsefield.inference import load
+from sparsefield.data.dataset import open_dataset
+from sparsefield.data.masks import observed_indices
+from sparsefield.data.observation import Observation
+from sparsefield.inference.model import load
+from sparsefield.inference.reconstruction import reconstruct
 from sparsefield.models import MODELS
-from sparsefield.reconstruction import reconstruct
 from sparsefield.training.config import load_config
 from sparsefield.training.loop import train
 from sparsefield.training.run import Run

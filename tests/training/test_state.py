@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 from sparsefield.training.config import OptimizerConfig, config_from_dict
 from sparsefield.training.loop import learning_rate
 from sparsefield.training.state import TrainState

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparsefield.checkpoint import load_checkpoint
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
+from sparsefield.inference.checkpoint import load_checkpoint
 from sparsefield.training.config import config_from_dict
 from sparsefield.training.loop import Stopped, train
 from sparsefield.training.run import Run, find_runs
@@ -202,7 +202,7 @@ def test_full_disk_leaves_the_last_state_and_one_clear_line(
 
     def fill_disk(progress):
         if progress.step == 6:
-            monkeypatch.setattr("sparsefield.files.save_file", full)
+            monkeypatch.setattr("sparsefield.core.files.save_file", full)
 
     with pytest.raises(InputError, match=r"resume\.safetensors: No space left on device"):
         run_training(data, tmp_path, fill_disk)

@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from sparsefield.errors import InputError, unknown_name
+from sparsefield.core.errors import InputError, unknown_name
 
 # Command -> (module here that defines `command`, its line in the help).
 COMMANDS = {
@@ -15,9 +15,9 @@ COMMANDS = {
     "monitor": ("monitor", "show how a run is doing"),
     "stop": ("stop", "save a run and end its process"),
     "reconstruct": ("reconstruct", "reconstruct an image or a table of points"),
-    "evaluate": ("evaluate", "score a model, or the floors alone, on a data set"),
+    "evaluate": ("evaluate", "score a model, or the baselines alone, on a data set"),
     "superres": ("superres", "score a model against truth finer than what it observes"),
-    "compare": ("compare", "compare models and floors on identical masks and noise"),
+    "compare": ("compare", "compare models and baselines on identical masks and noise"),
     "masks": ("masks", "verify the masks of the evaluation protocol"),
     "bench": ("bench", "time and memory of the scan's backends, of models, of larger grids"),
     "models": ("models", "list models, presets and bundled weights"),

@@ -8,7 +8,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from sparsefield.cli import options
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -65,14 +65,14 @@ def command(
         report = _measure_scans(shapes, backends, (repeats, patience), announce)
         table = _scan_table(report["rows"])
     elif what == "size":
-        from sparsefield.training.size_benchmark import SIZES, measure_sizes
+        from sparsefield.profiling.sizes import SIZES, measure_sizes
 
         report = measure_sizes(
             presets, settings, sizes or SIZES, device, (repeats, patience), announce
         )
         table = _size_table(report["rows"])
     else:
-        from sparsefield.training.benchmark import measure_models
+        from sparsefield.profiling.models import measure_models
 
         report = measure_models(
             presets, settings, batch_size, precision, device, (repeats, patience), announce
@@ -97,7 +97,7 @@ def _measure_scans(
     rounds: tuple[int, float],
     announce: Callable[[str], None],
 ) -> dict[str, Any]:
-    from sparsefield.evaluation.scan_benchmark import SCAN_SHAPES, compare_scans, parse_shape
+    from sparsefield.profiling.scans import SCAN_SHAPES, compare_scans, parse_shape
 
     sizes = [parse_shape(text) for text in shapes] or SCAN_SHAPES
     return compare_scans(sizes, backends, *rounds, announce)
@@ -119,7 +119,7 @@ def _scan_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _model_table(rows: list[dict[str, Any]]) -> Table:
-    from sparsefield.training.benchmark import SIZES
+    from sparsefield.profiling.models import SIZES
 
     table = Table("preset", "autocast", box=None)
     columns = ["parameters"]

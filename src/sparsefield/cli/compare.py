@@ -1,4 +1,4 @@
-"""sparsefield compare: models and floors on identical masks and noise, field by field."""
+"""sparsefield compare: models and baselines on identical masks and noise, field by field."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +10,13 @@ from tyro.conf import Positional, arg
 from sparsefield.cli import options
 from sparsefield.cli.figures import need_matplotlib, write_figure
 from sparsefield.cli.progress import count_fields, duration
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
+    from sparsefield.data.dataset import FieldDataset
     from sparsefield.evaluation.comparison import Contestant, Drawing
     from sparsefield.evaluation.protocol import Protocol
-    from sparsefield.fields.datasets import FieldDataset
-    from sparsefield.inference import Model
+    from sparsefield.inference.model import Model
 
 FIGURE_FIELDS = 3
 # Column -> (score, format), of the means and of the draws.
@@ -46,12 +46,12 @@ def command(
     steps: options.Steps = 10,
     samples_limit: Annotated[int | None, arg(metavar="N")] = None,
     size: options.Size = None,
-    floors: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
+    baselines: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
     device: options.Device = "auto",
     json: options.JsonFile = None,
     figures: Annotated[Path | None, arg(metavar="DIR")] = None,
 ) -> int:
-    """Compare models and floors on identical masks and noise.
+    """Compare models and baselines on identical masks and noise.
 
     Differences are taken field by field, with 95 % bootstrap intervals; significance is corrected
     for the number of comparisons (Holm).
@@ -62,32 +62,32 @@ def command(
         reference: Contestant that the others are compared with; the first by default.
         samples_limit: Draw samples for the first N fields only.
         size: Grid to which fields are area-averaged; as they are by default.
-        floors: all, none, or names with commas between, such as tps,kriging.
+        baselines: all, none, or names with commas between, such as tps,kriging.
         figures: Write figures into this folder.
     """
+    from sparsefield.data.dataset import open_dataset
+    from sparsefield.evaluation.baseline_scores import choose_baselines
     from sparsefield.evaluation.comparison import (
         Comparison,
         Drawing,
         choose_reference,
-        measure_floors,
+        measure_baselines,
         name_contestants,
     )
-    from sparsefield.evaluation.floor_scores import choose_floors
     from sparsefield.evaluation.protocol import Protocol
     from sparsefield.evaluation.report import write_report
-    from sparsefield.fields.datasets import open_dataset
 
     drawing = Drawing(samples, sampler, steps, samples_limit)
     _check(drawing, figures)
     loaded = _load(name_contestants(models), device)
     fields = open_dataset(data, split, limit, size)
     protocol = Protocol(density, seed, split)
-    names = choose_floors(floors, len(fields.shape))
+    names = choose_baselines(baselines, len(fields.shape))
     chosen = choose_reference(reference, [*loaded, *names])
     contestants = _measure_models(loaded, fields, protocol, drawing)
     if names:
-        with count_fields("floors", len(fields)) as progress:
-            contestants |= measure_floors(fields, protocol, names, drawing, progress)
+        with count_fields("baselines", len(fields)) as progress:
+            contestants |= measure_baselines(fields, protocol, names, drawing, progress)
     where = str(next(iter(loaded.values())).device) if loaded else "cpu"
     comparison = Comparison(fields.name, len(fields), protocol, contestants, chosen, where)
     report = comparison.to_dict()
@@ -116,8 +116,8 @@ def _check(drawing: "Drawing", figures: Path | None) -> None:
 
 
 def _load(checkpoints: dict[str, str], device: str) -> dict[str, "Model"]:
-    from sparsefield.devices import choose_device
-    from sparsefield.inference import load
+    from sparsefield.core.devices import choose_device
+    from sparsefield.inference.model import load
 
     place = choose_device(device)
     return {label: load(checkpoint, place) for label, checkpoint in checkpoints.items()}
@@ -163,7 +163,7 @@ def _mean_table(report: dict[str, Any]) -> Table:
     rows = {name: report["contestants"][name] for name in report["ranking"]}
     table = _new_table(*COLUMNS["mean"], f"PSNR - {report['reference']}", "parameters", "time")
     for name, row in rows.items():
-        parameters = f"{row['parameters']:,}" if "parameters" in row else "floor"
+        parameters = f"{row['parameters']:,}" if "parameters" in row else "baseline"
         cells = [_difference(report, name), parameters, duration(row["seconds"])]
         table.add_row(name, *_cells(row, "mean"), *cells)
     return table
@@ -211,17 +211,17 @@ def _draw(
     setting: tuple["FieldDataset", "Protocol", "Drawing"],
 ) -> None:
     """Write a chart of the scores, and the first fields as means and as draws."""
-    from sparsefield.comparison_plots import plot_errors, plot_scores
-    from sparsefield.evaluation.comparison import floor_fields
+    from sparsefield.evaluation.comparison import baseline_fields
     from sparsefield.evaluation.protocol import data_range, make_task
+    from sparsefield.figures.comparison import plot_errors, plot_scores
 
     fields, protocol, drawing = setting
     task = make_task(fields, protocol, range(min(FIGURE_FIELDS, len(fields))))
     scale = data_range(fields)
     means = {name: task.mean(model) for name, model in models.items()}
-    floor = next((n for n in report["ranking"] if n not in models), None)
-    if floor:
-        means[floor] = floor_fields(floor, task, fields)
+    baseline = next((n for n in report["ranking"] if n not in models), None)
+    if baseline:
+        means[baseline] = baseline_fields(baseline, task, fields)
     drawn = {"scores": plot_scores(report)}
     drawn["means"] = plot_errors(task, means, "Posterior means and their errors", scale)
     if drawing.draws and models:

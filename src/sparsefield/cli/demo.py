@@ -11,17 +11,17 @@ from sparsefield.cli import options
 from sparsefield.cli.figures import need_matplotlib, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.cli.tables import score_table
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from sparsefield.data.dataset import FieldDataset
     from sparsefield.evaluation.protocol import Task
-    from sparsefield.fields.datasets import FieldDataset
-    from sparsefield.reconstruction import Reconstruction
+    from sparsefield.inference.reconstruction import Reconstruction
 
-FLOORS = ("nearest", "linear", "tps", "kriging")
-DRAWN_FLOOR = "tps"
+BASELINES = ("nearest", "linear", "tps", "kriging")
+DRAWN_BASELINE = "tps"
 
 
 def command(
@@ -29,14 +29,14 @@ def command(
     model: options.ModelName = "default",
     samples: options.Samples = 16,
 ) -> int:
-    """Hide 80 % of the pixels of four photographs, reconstruct them, and compare with the floors.
+    """Hide 80 % of the pixels of four photographs, reconstruct them, compare with baselines.
 
     Args:
         out: Folder for the figure, reconstruction.png.
     """
+    from sparsefield.data.photographs import PHOTOGRAPHS, photographs
     from sparsefield.evaluation.protocol import Protocol, make_task
-    from sparsefield.fields.photographs import PHOTOGRAPHS, photographs
-    from sparsefield.plots import plot_demo
+    from sparsefield.figures.field import plot_demo
 
     if samples < 2:
         raise InputError(f"a standard deviation needs at least 2 samples, not {samples}")
@@ -57,9 +57,9 @@ def command(
 
 
 def _reconstruct(name: str, task: "Task", samples: int) -> "list[Reconstruction]":
-    from sparsefield.fields.observation import Observation
-    from sparsefield.inference import load
-    from sparsefield.reconstruction import reconstruct
+    from sparsefield.data.observation import Observation
+    from sparsefield.inference.model import load
+    from sparsefield.inference.reconstruction import reconstruct
 
     model = load(name)
     fields = []
@@ -73,29 +73,29 @@ def _reconstruct(name: str, task: "Task", samples: int) -> "list[Reconstruction]
 def _scores(
     name: str, fields: "list[Reconstruction]", photos: "FieldDataset", task: "Task"
 ) -> dict[str, dict[str, float]]:
-    """Return the mean scores of the model's mean, of one draw, and of the floors."""
+    """Return the mean scores of the model's mean, of one draw, and of the baselines."""
     import torch
 
-    from sparsefield.evaluation.floor_scores import evaluate_floors
+    from sparsefield.evaluation.baseline_scores import evaluate_baselines
     from sparsefield.evaluation.protocol import Protocol, score
 
     means = torch.stack([field.mean for field in fields])
     draws = torch.stack([field.samples[0] for field in fields if field.samples is not None])
     rows = {f"{name}, mean": score(means, task), f"{name}, one sample": score(draws, task)}
-    rows |= evaluate_floors(photos, Protocol(), FLOORS, processes=1)
+    rows |= evaluate_baselines(photos, Protocol(), BASELINES, processes=1)
     kept = ("psnr", "psnr_missing", "ssim")
     return {row: {k: float(scores[k].mean()) for k in kept} for row, scores in rows.items()}
 
 
 def _interpolate(task: "Task") -> "np.ndarray":
-    """Return the photographs as the strongest floor sees them, shape (B, H, W, C)."""
+    """Return the photographs as the strongest baseline sees them, shape (B, H, W, C)."""
     import numpy as np
 
-    from sparsefield.evaluation.floors import reconstruct_floor
+    from sparsefield.baselines.interpolators import reconstruct_baseline
 
     grid = task.coords[0].numpy()
     means = [
-        reconstruct_floor(DRAWN_FLOOR, coords.numpy(), values.numpy(), grid).mean
+        reconstruct_baseline(DRAWN_BASELINE, coords.numpy(), values.numpy(), grid).mean
         for coords, values in zip(task.obs.coords, task.obs.values, strict=True)
     ]
     return np.stack(means).clip(0, 1).astype(np.float32).reshape(len(means), *task.shape, -1)

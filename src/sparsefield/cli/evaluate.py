@@ -1,4 +1,4 @@
-"""sparsefield evaluate: score a model beside the floors, or the floors alone."""
+"""sparsefield evaluate: score a model beside the baselines, or the baselines alone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +10,13 @@ from sparsefield.cli import options
 from sparsefield.cli.figures import check_figure, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.cli.tables import sampler_table, score_table
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
+    from sparsefield.data.dataset import FieldDataset
     from sparsefield.evaluation.protocol import Protocol
     from sparsefield.evaluation.report import Evaluation
-    from sparsefield.fields.datasets import FieldDataset
-    from sparsefield.inference import Model
+    from sparsefield.inference.model import Model
 
 # Score of the draws -> format.
 SAMPLE_COLUMNS = {
@@ -31,7 +31,7 @@ COVERAGES = ("coverage50", "coverage80", "coverage90", "coverage95")
 
 
 def command(
-    model: Annotated[Positional[str], arg(metavar="NAME|PATH|floors")],
+    model: Annotated[Positional[str], arg(metavar="NAME|PATH|baselines")],
     data: Annotated[Path, arg(metavar="D")],
     split: options.Split = "validation",
     limit: options.Limit = None,
@@ -41,45 +41,47 @@ def command(
     sampler: options.SamplerNames = (options.DEFAULT_SAMPLER,),
     steps: options.Steps = 10,
     size: options.Size = None,
-    floors: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
+    baselines: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
     device: options.Device = "auto",
     json: options.JsonFile = None,
     figure: Annotated[Path | None, arg(metavar="FILE.png")] = None,
 ) -> int:
-    """Score a model, and the floors beside it, on frozen masks.
+    """Score a model, and the baselines beside it, on frozen masks.
 
     Data are a parquet file or folder of images in the Hugging Face layout, an image file or
     folder, the CIFAR-10 python archive or its folder, or a .npy or .npz array (N, H, W, C).
 
     Args:
-        model: A bundled model, a run folder or a checkpoint; 'floors' scores the floors alone.
+        model: A bundled model, a run folder or a checkpoint; 'baselines' scores these alone.
         data: Data set.
         size: Grid to which fields are area-averaged; as they are by default.
-        floors: all, none, or names with commas between, such as tps,kriging.
+        baselines: all, none, or names with commas between, such as tps,kriging.
         figure: Write a figure of the draws' calibration: ranks, coverage, errors of averages,
             spread and error by distance to the nearest observation. Of several samplers, a chart.
     """
-    from sparsefield.evaluation.floor_scores import choose_floors, evaluate_floors
+    from sparsefield.data.dataset import open_dataset
+    from sparsefield.evaluation.baseline_scores import choose_baselines, evaluate_baselines
     from sparsefield.evaluation.protocol import Protocol
     from sparsefield.evaluation.report import Evaluation, write_report
-    from sparsefield.fields.datasets import open_dataset
 
     _check(model, samples, sampler, figure)
-    loaded = None if model == "floors" else _load(model, device)
+    loaded = None if model == "baselines" else _load(model, device)
     fields = open_dataset(data, split, limit, size)
     protocol = Protocol(density, seed, split)
     result = Evaluation(model, fields.name, len(fields), protocol)
-    names = choose_floors(floors, len(fields.shape))
+    names = choose_baselines(baselines, len(fields.shape))
     if loaded is not None:
         drawing = (samples, sampler[0], steps)
         if len(sampler) > 1:
             return _compare(loaded, fields, protocol, drawing, sampler, json, figure)
         _score_model(loaded, fields, protocol, drawing, result)
     if names:
-        with count_fields("floors", len(fields)) as progress:
-            result.floors = evaluate_floors(fields, protocol, names, progress)
+        with count_fields("baselines", len(fields)) as progress:
+            result.baselines = evaluate_baselines(fields, protocol, names, progress)
     if loaded is None:
-        result.seconds = sum(float(scores["seconds"].sum()) for scores in result.floors.values())
+        result.seconds = sum(
+            float(scores["seconds"].sum()) for scores in result.baselines.values()
+        )
     report = result.to_dict()
     _show(report)
     if json is not None:
@@ -91,20 +93,20 @@ def command(
 
 def _check(model: str, samples: int, samplers: tuple[str, ...], figure: Path | None) -> None:
     """Refuse before the work what could not be finished after it."""
-    if len(samplers) != 1 and (not samplers or not samples or model == "floors"):
+    if len(samplers) != 1 and (not samplers or not samples or model == "baselines"):
         raise InputError("--sampler compares several for a model; it needs --samples")
     if samples == 1 or samples < 0:
         raise InputError(f"a spread needs at least 2 samples; --samples {samples} gives none")
     if figure is None:
         return
-    if not samples or model == "floors":
+    if not samples or model == "baselines":
         raise InputError("--figure shows the calibration of draws; it needs a model and --samples")
     check_figure(figure)
 
 
 def _load(name: str, device: str) -> "Model":
-    from sparsefield.devices import choose_device
-    from sparsefield.inference import load
+    from sparsefield.core.devices import choose_device
+    from sparsefield.inference.model import load
 
     return load(name, choose_device(device))
 
@@ -158,7 +160,7 @@ def _compare(
     """Compare samplers at the evaluations that the first one takes."""
     from sparsefield.evaluation.protocol import check_fit
     from sparsefield.evaluation.report import write_report
-    from sparsefield.evaluation.sampler_comparison import best_sampler, compare_samplers
+    from sparsefield.evaluation.samplers import best_sampler, compare_samplers
     from sparsefield.samplers import evaluations
 
     draws, first, steps = drawing
@@ -175,7 +177,7 @@ def _compare(
 
 
 def _save_samplers(report: dict[str, Any], path: Path) -> None:
-    from sparsefield.sampler_plots import plot_samplers
+    from sparsefield.figures.samplers import plot_samplers
 
     write_figure(plot_samplers(report), path)
 
@@ -189,7 +191,7 @@ def _show(report: dict[str, Any]) -> None:
         f"{report['seed']}, {report['density']:.0%} observed"
     )
     rows = {report["model"]: report["mean"]} if "mean" in report else {}
-    rows |= report.get("floors", {})
+    rows |= report.get("baselines", {})
     console.print(score_table(rows))
     if "samples" in report:
         for line in _describe_samples(report["samples"]):
@@ -220,6 +222,6 @@ def _describe_samples(samples: dict[str, Any]) -> list[str]:
 
 
 def _draw(report: dict[str, Any], path: Path) -> None:
-    from sparsefield.calibration_plots import plot_calibration
+    from sparsefield.figures.calibration import plot_calibration
 
     write_figure(plot_calibration(report), path)

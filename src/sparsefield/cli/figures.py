@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def need_matplotlib(option: str) -> None:
 
 def write_figure(figure: "Figure", path: Path) -> None:
     """Write a figure and say where it is."""
-    from sparsefield.plots import save_figure
+    from sparsefield.figures.field import save_figure
 
     save_figure(figure, path)
     print(path)

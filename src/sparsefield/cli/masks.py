@@ -7,7 +7,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from sparsefield.cli import options
-from sparsefield.errors import unknown_name
+from sparsefield.core.errors import unknown_name
 
 
 def command(
@@ -27,7 +27,7 @@ def command(
         items: Number of fields.
         points: Points of a field, 1024 for 32 x 32.
     """
-    from sparsefield.fields.masks import SPLIT_CODES, MaskSet, verify_masks
+    from sparsefield.data.masks import SPLIT_CODES, MaskSet, verify_masks
 
     if split not in SPLIT_CODES:
         raise unknown_name("split", split, list(SPLIT_CODES))

@@ -29,9 +29,9 @@ def describe_models() -> dict[str, Any]:
     """Return models, presets and bundled weights, with parameter counts from building them."""
     import torch
 
-    from sparsefield.checkpoint import bundled_models, read_spec
+    from sparsefield.inference.checkpoint import bundled_models, read_spec
     from sparsefield.models import MODELS, build_model
-    from sparsefield.models.cost import flops_per_point
+    from sparsefield.profiling.flops import flops_per_point
     from sparsefield.training.config import preset_names
 
     def count(module: torch.nn.Module) -> int:

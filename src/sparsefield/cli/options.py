@@ -29,7 +29,7 @@ SamplerNames = Annotated[
     arg(
         metavar=_SAMPLER,
         help=f"Sampler that makes the draws: {_SAMPLERS}, ddim:eta=1 or heun:grid=late. Several "
-        "are compared, without floors, at the evaluations that the first takes.",
+        "are compared, without baselines, at the evaluations that the first takes.",
     ),
 ]
 Steps = Annotated[int, arg(metavar="N", help="Steps of the sampler.")]

@@ -8,10 +8,10 @@ from tyro.conf import Positional, arg
 
 from sparsefield.cli import options
 from sparsefield.cli.progress import count_fields, duration
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
-    from sparsefield.reconstruction import Reconstruction
+    from sparsefield.inference.reconstruction import Reconstruction
 
 SUFFIXES = (".png", ".npz")
 
@@ -56,10 +56,10 @@ def command(
             as those observed: sharper, for models that have learnt it.
         recalibrate: Scale the spread of the samples to the errors at held-out observations.
     """
-    from sparsefield.cli.inputs import Masking, read_observation
-    from sparsefield.devices import choose_device
-    from sparsefield.inference import bounded_chunk, load
-    from sparsefield.reconstruction import reconstruct
+    from sparsefield.core.devices import choose_device
+    from sparsefield.data.formats.observations import Masking, read_observation
+    from sparsefield.inference.model import bounded_chunk, load
+    from sparsefield.inference.reconstruction import reconstruct
 
     if out.suffix not in SUFFIXES:
         raise InputError(f"cannot write {out}: the suffix must be {' or '.join(SUFFIXES)}")
@@ -86,9 +86,9 @@ def _write(field: "Reconstruction", path: Path, dialled: bool) -> None:
     """Write the mean, or what a dial was set to, as an image, or all as a .npz archive."""
     import numpy as np
 
-    from sparsefield.fields.files import save_image
-    from sparsefield.files import write_atomically
-    from sparsefield.reconstruction import LEVELS
+    from sparsefield.core.files import write_atomically
+    from sparsefield.data.formats.images import save_image
+    from sparsefield.inference.reconstruction import LEVELS
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".png":

@@ -8,7 +8,7 @@ from rich.table import Table
 from tyro.conf import arg
 
 from sparsefield.cli.status import Status
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 
 def command(root: Annotated[Path, arg(metavar="DIR")] = Path("runs")) -> int:

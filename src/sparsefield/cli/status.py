@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsefield.errors import InputError, unknown_name
+from sparsefield.core.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from sparsefield.training.config import TrainConfig

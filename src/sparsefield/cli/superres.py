@@ -10,12 +10,12 @@ from sparsefield.cli import options
 from sparsefield.cli.figures import check_figure, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.cli.tables import score_table
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
     from sparsefield.evaluation.comparison import Drawing
     from sparsefield.evaluation.superres import Enlargement, SizeResult
-    from sparsefield.inference import Model
+    from sparsefield.inference.model import Model
 
 FIGURE_FIELDS = 3
 
@@ -31,7 +31,7 @@ def command(
     samples: options.Samples = 0,
     sampler: options.SamplerName = options.DEFAULT_SAMPLER,
     steps: options.Steps = 10,
-    floors: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
+    baselines: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
     chunk: options.Chunk = None,
     device: options.Device = "auto",
     json: options.JsonFile = None,
@@ -44,30 +44,30 @@ def command(
     a data set of squares such as tiny_imagenet, see 'sparsefield evaluate --help'; its own size
     is the finest.
 
-    Beside the floors that interpolate the same points stand 'bicubic', the model's own 32 x 32
+    Beside the baselines that interpolate the same points stand 'bicubic', the model's own 32 x 32
     mean, enlarged, and 'bicubic_kept', moved so that parts of an observed cell have its mean.
 
     Args:
         model: A bundled model, a run folder or a checkpoint.
         data: Where the truth comes from.
         sizes: Cells per axis of the truth, multiples of 32.
-        floors: all, none, or names with commas between, such as tps,kriging.
+        baselines: all, none, or names with commas between, such as tps,kriging.
         figure: Write a figure of some fields at the largest size, and of all spectra.
     """
-    from sparsefield.devices import choose_device
+    from sparsefield.core.devices import choose_device
     from sparsefield.evaluation.comparison import Drawing
     from sparsefield.evaluation.protocol import Protocol, check_fit
     from sparsefield.evaluation.report import write_report
     from sparsefield.evaluation.superres import (
-        choose_scattered_floors,
+        choose_scattered_baselines,
         open_enlargements,
         superres_report,
     )
-    from sparsefield.inference import load
+    from sparsefield.inference.model import load
 
     drawing = Drawing(samples, sampler, steps)
     _check(sizes, drawing, figure)
-    names = choose_scattered_floors(floors)
+    names = choose_scattered_baselines(baselines)
     loaded = load(model, choose_device(device))
     protocol = Protocol(density, seed, split)
     enlargements = open_enlargements(data, sorted(set(sizes)), protocol, limit)
@@ -104,17 +104,17 @@ def _measure(
     names: list[str],
     chunk: int | None,
 ) -> "SizeResult":
-    """Score the model and the floors at one size."""
-    from sparsefield.evaluation.superres import evaluate_fine_floors, evaluate_size
-    from sparsefield.inference import bounded_chunk
+    """Score the model and the baselines at one size."""
+    from sparsefield.evaluation.superres import evaluate_fine_baselines, evaluate_size
+    from sparsefield.inference.model import bounded_chunk
 
     count, size = len(enlargement), enlargement.size
     at_a_time = bounded_chunk(model, enlargement.coarse.points) if chunk is None else chunk
     with count_fields(f"{size}", count + drawing.fields(count)) as progress:
         result = evaluate_size(model, enlargement, drawing, at_a_time, progress)
     if names:
-        with count_fields(f"{size} floors", count) as progress:
-            result.floors |= evaluate_fine_floors(enlargement, names, progress)
+        with count_fields(f"{size} baselines", count) as progress:
+            result.baselines |= evaluate_fine_baselines(enlargement, names, progress)
     return result
 
 
@@ -148,7 +148,7 @@ def _show(report: dict[str, Any]) -> None:
 
 def _rows(model: str, part: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return one row per method, and the truth's artefact score to compare with."""
-    scores = {"mean": part["mean"], **part["floors"]}
+    scores = {"mean": part["mean"], **part["baselines"]}
     rows = {}
     for name, row in scores.items():
         found = {key: part.get(key, {}).get(name) for key in ("detail", "artefact")}
@@ -166,14 +166,14 @@ def _draw(
     report: dict[str, Any],
 ) -> None:
     """Write a figure of the first fields at the largest size, and of the spectra at all sizes."""
-    from sparsefield.evaluation.comparison import floor_fields
+    from sparsefield.evaluation.comparison import baseline_fields
     from sparsefield.evaluation.superres import BICUBIC, enlarged_means
-    from sparsefield.inference import bounded_chunk
-    from sparsefield.superres_plots import plot_superres
+    from sparsefield.figures.superres import plot_superres
+    from sparsefield.inference.model import bounded_chunk
 
     items = range(min(FIGURE_FIELDS, len(enlargement)))
     task, chunk = enlargement.task(items), bounded_chunk(model, enlargement.coarse.points)
-    fields = {name: floor_fields(name, task, enlargement.fine) for name in names}
+    fields = {name: baseline_fields(name, task, enlargement.fine) for name in names}
     fields[BICUBIC] = enlarged_means(model, enlargement, items)[BICUBIC]
     fields["mean"] = task.mean(model, chunk)
     write_figure(plot_superres(enlargement, items, fields, report), path)

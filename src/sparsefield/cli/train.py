@@ -11,7 +11,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from sparsefield.cli.progress import show_training
 from sparsefield.cli.status import Status
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
     from sparsefield.training.config import TrainConfig
@@ -114,7 +114,7 @@ def _settles(run: "Run", child: "subprocess.Popen[bytes]") -> bool:
 def _banner(run: "Run", config: "TrainConfig") -> str:
     import torch
 
-    from sparsefield.devices import autocast_type, choose_device
+    from sparsefield.core.devices import autocast_type, choose_device
 
     device = choose_device(config.device)
     kind = str(autocast_type(config.precision, device) or torch.float32).removeprefix("torch.")

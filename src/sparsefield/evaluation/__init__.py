@@ -1,1 +1,1 @@
-"""Judging reconstructions: metrics, classical floors, the protocol, reports."""
+"""Judging reconstructions: metrics, classical baselines, the protocol, reports."""

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from sparsefield.evaluation import metrics
-from sparsefield.fields.observation import Observation
+from sparsefield import metrics
+from sparsefield.data.observation import Observation
 
 LEVELS = {"coverage50": 0.5, "coverage80": 0.8, "coverage90": 0.9, "coverage95": 0.95}
 # What becomes of the ratio of two sums over fields.

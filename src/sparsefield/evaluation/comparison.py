@@ -1,4 +1,4 @@
-"""Models and floors against each other: identical masks, identical noise, paired differences.
+"""Models and baselines against each other: identical masks, identical noise, paired differences.
 
 Scores of two contestants on the same field share its difficulty, which cancels in their
 difference: its interval is far narrower than those of the two means.
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefield.errors import InputError, unknown_name
+from sparsefield.baselines.interpolators import BASELINES, reconstruct_baseline
+from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.data.dataset import FieldDataset
+from sparsefield.evaluation.baseline_scores import evaluate_baselines
 from sparsefield.evaluation.calibration import FORECAST
-from sparsefield.evaluation.floor_scores import evaluate_floors
-from sparsefield.evaluation.floors import FLOORS, reconstruct_floor
 from sparsefield.evaluation.protocol import (
     Protocol,
     Scores,
@@ -26,8 +27,7 @@ from sparsefield.evaluation.protocol import (
     evaluate_samples,
 )
 from sparsefield.evaluation.report import code_version, summarise
-from sparsefield.fields.datasets import FieldDataset
-from sparsefield.inference import Model
+from sparsefield.inference.model import Model
 from sparsefield.samplers import DEFAULT_SAMPLER
 
 LEVEL = 0.95
@@ -60,15 +60,15 @@ class Drawing:
 
 @dataclass
 class Contestant:
-    """A model or a floor, and its scores on every field.
+    """A model or a baseline, and its scores on every field.
 
     Attributes:
-        kind: "model" or "floor".
-        model: Backbone of the model, or name of the floor.
-        checkpoint: What the model was loaded from; empty for a floor.
+        kind: "model" or "baseline".
+        model: Backbone of the model, or name of the baseline.
+        checkpoint: What the model was loaded from; empty for a baseline.
         parameters: Number of trainable weights.
-        mean: Scores (N,) of the posterior mean, or of the floor.
-        samples: Scores of the draws on the fields that were drawn for; a floor that is
+        mean: Scores (N,) of the posterior mean, or of the baseline.
+        samples: Scores of the draws on the fields that were drawn for; a baseline that is
             probabilistic has those of its forecasts.
         sampling: How the draws were made.
         seconds: Time that it took.
@@ -128,7 +128,7 @@ class Comparison:
     device: str = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report: scores, ranking, differences from reference and best floor."""
+        """Return the report: scores, ranking, differences from reference and best baseline."""
         rows = {name: entry.to_dict() for name, entry in self.contestants.items()}
         ranking = sorted(rows, key=lambda name: -rows[name]["mean"]["psnr"])
         report = {
@@ -147,12 +147,12 @@ class Comparison:
             "contestants": rows,
             "differences": paired_differences(self.contestants, self.reference),
         }
-        floors = [name for name in ranking if rows[name]["kind"] == "floor"]
+        baselines = [name for name in ranking if rows[name]["kind"] == "baseline"]
         models = {n: entry for n, entry in self.contestants.items() if entry.kind == "model"}
-        if floors and models:
-            rivals = models | {floors[0]: self.contestants[floors[0]]}
-            differences = paired_differences(rivals, floors[0])
-            report["floor"] = {"name": floors[0], "differences": differences}
+        if baselines and models:
+            rivals = models | {baselines[0]: self.contestants[baselines[0]]}
+            differences = paired_differences(rivals, baselines[0])
+            report["baseline"] = {"name": baselines[0], "differences": differences}
         return report
 
 
@@ -162,7 +162,7 @@ def name_contestants(arguments: Sequence[str]) -> dict[str, str]:
     A run folder without a label is called by its name, anything else as it was given.
 
     Raises:
-        InputError: Two contestants have one label, or one has that of a floor.
+        InputError: Two contestants have one label, or one has that of a baseline.
     """
     named: dict[str, str] = {}
     for argument in arguments:
@@ -171,8 +171,8 @@ def name_contestants(arguments: Sequence[str]) -> dict[str, str]:
             raise InputError(
                 f"two contestants are called '{label}'; tell them apart by LABEL={checkpoint}"
             )
-        if label in FLOORS:
-            raise InputError(f"'{label}' is a floor; call {checkpoint} by another LABEL=")
+        if label in BASELINES:
+            raise InputError(f"'{label}' is a baseline; call {checkpoint} by another LABEL=")
         named[label] = checkpoint
     return named
 
@@ -192,7 +192,7 @@ def choose_reference(name: str | None, contestants: Sequence[str]) -> str:
         InputError: There is none of that name, or nobody to compare it with.
     """
     if len(contestants) < 2:
-        raise InputError("a comparison needs at least two contestants: models or --floors")
+        raise InputError("a comparison needs at least two contestants: models or --baselines")
     if name is not None and name not in contestants:
         raise unknown_name("contestant", name, list(contestants))
     return name or contestants[0]
@@ -230,26 +230,26 @@ def measure_model(
     return entry
 
 
-def measure_floors(
+def measure_baselines(
     fields: FieldDataset,
     protocol: Protocol,
     names: Sequence[str],
     drawing: Drawing,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Contestant]:
-    """Score floors; the forecasts of probabilistic ones on the fields that models draw for.
+    """Score baselines; the forecasts of probabilistic ones on the fields that models draw for.
 
     Args:
         fields: Fields with the true values.
         protocol: Masks and seeds.
-        names: Keys of FLOORS.
+        names: Keys of BASELINES.
         drawing: How draws of the models are made.
         progress: Called with the number of fields done.
     """
     drawn = drawing.fields(len(fields))
     contestants = {}
-    for name, scores in evaluate_floors(fields, protocol, names, progress).items():
-        entry = Contestant("floor", name, seconds=float(scores.pop("seconds").sum()))
+    for name, scores in evaluate_baselines(fields, protocol, names, progress).items():
+        entry = Contestant("baseline", name, seconds=float(scores.pop("seconds").sum()))
         forecast = {part: scores.pop(part)[:drawn] for part in FORECAST if part in scores}
         entry.mean = scores
         if forecast and drawn:
@@ -258,10 +258,10 @@ def measure_floors(
     return contestants
 
 
-def floor_fields(name: str, task: Task, fields: FieldDataset) -> Tensor:
-    """Return a floor's predictions (B, L, C) of a task's fields."""
+def baseline_fields(name: str, task: Task, fields: FieldDataset) -> Tensor:
+    """Return a baseline's predictions (B, L, C) of a task's fields."""
     points = zip(task.obs.coords, task.obs.values, task.coords, strict=True)
-    means = [reconstruct_floor(name, *(x.numpy() for x in each)).mean for each in points]
+    means = [reconstruct_baseline(name, *(x.numpy() for x in each)).mean for each in points]
     return fields.normalizer.clip(torch.from_numpy(np.stack(means)).float())
 
 
@@ -378,16 +378,16 @@ def _interval(means: np.ndarray) -> list[float]:
 
 
 def findings(report: Mapping[str, Any]) -> list[str]:
-    """Say in sentences who leads on PSNR, who differs from the reference, and what floors do."""
+    """Say in sentences who leads on PSNR, who differs from the reference, what baselines do."""
     first = report["ranking"][0]
     leader = report["contestants"][first]
     sentences = [
-        f"{first}{', a floor,' if leader['kind'] == 'floor' else ''} has the highest PSNR, "
+        f"{first}{', a baseline,' if leader['kind'] == 'baseline' else ''} has the highest PSNR, "
         f"{leader['mean']['psnr']:.2f} dB."
     ]
     sentences += contrast(report["differences"], report["reference"])
-    if "floor" in report:
-        sentences += _floor_verdict(report)
+    if "baseline" in report:
+        sentences += _baseline_verdict(report)
     return sentences
 
 
@@ -416,13 +416,13 @@ def signed(entry: Mapping[str, Any], score: str, digits: int = 2) -> str:
     return f"{entry[score]:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
-def _floor_verdict(report: Mapping[str, Any]) -> list[str]:
-    """Say whether the best floor wins over any model, and what is significant of it."""
-    name, differences = report["floor"]["name"], report["floor"]["differences"]
+def _baseline_verdict(report: Mapping[str, Any]) -> list[str]:
+    """Say whether the best baseline wins over any model, and what is significant of it."""
+    name, differences = report["baseline"]["name"], report["baseline"]["differences"]
     losers = [model for model, entry in differences.items() if entry.get("psnr", 0.0) <= 0]
     verdict = (
-        f"The best floor, {name}, wins over {', '.join(losers)} on PSNR."
+        f"The best baseline, {name}, wins over {', '.join(losers)} on PSNR."
         if losers
-        else f"Every model has a higher PSNR than the best floor, {name}."
+        else f"Every model has a higher PSNR than the best baseline, {name}."
     )
-    return [verdict, *contrast(differences, f"the floor {name}")]
+    return [verdict, *contrast(differences, f"the baseline {name}")]

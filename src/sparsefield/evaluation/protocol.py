@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefield.errors import InputError
-from sparsefield.evaluation import metrics
+from sparsefield import metrics
+from sparsefield.core.errors import InputError
+from sparsefield.data.cells import CellGrids
+from sparsefield.data.dataset import FieldDataset
+from sparsefield.data.masks import observed_indices
+from sparsefield.data.observation import Observation
 from sparsefield.evaluation.calibration import calibrate_draws, distance_in_cells
-from sparsefield.fields.cells import CellGrids
-from sparsefield.fields.datasets import FieldDataset
-from sparsefield.fields.masks import observed_indices
-from sparsefield.fields.observation import Observation
 from sparsefield.flow.noise import field_keys
-from sparsefield.inference import Model, draw_samples, posterior_mean
+from sparsefield.inference.model import Model, draw_samples, posterior_mean
 
 Scores = dict[str, np.ndarray]
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import sparsefield
+from sparsefield.core.files import write_text
 from sparsefield.evaluation.calibration import (
     POOLED,
     TABLES,
@@ -19,9 +20,8 @@ from sparsefield.evaluation.calibration import (
     pool,
     reached_levels,
 )
-from sparsefield.evaluation.metrics import bootstrap_interval
 from sparsefield.evaluation.protocol import Protocol, Scores
-from sparsefield.files import write_text
+from sparsefield.metrics import bootstrap_interval
 
 
 @dataclass
@@ -29,17 +29,17 @@ class Evaluation:
     """Scores per field, and what they were measured on.
 
     Args:
-        model: Name of the model, or "floors".
+        model: Name of the model, or "baselines".
         data: Name of the data set.
         fields: Number of fields N.
         protocol: Masks and seeds.
         device: Where the model ran.
-        seconds: Time that the model took, or the floors when they run alone.
-        nfe: Network evaluations per field, all draws together; 0 for floors.
-        mean: Scores (N,) of the posterior mean, empty for floors alone.
+        seconds: Time that the model took, or the baselines when they run alone.
+        nfe: Network evaluations per field, all draws together; 0 for baselines.
+        mean: Scores (N,) of the posterior mean, empty for baselines alone.
         samples: Scores of the draws on each field, empty without draws.
         sampling: How the draws were made: number, sampler, steps, nfe per draw.
-        floors: Scores (N,) of each floor.
+        baselines: Scores (N,) of each baseline.
     """
 
     model: str
@@ -52,7 +52,7 @@ class Evaluation:
     mean: Scores = field(default_factory=dict)
     samples: Scores = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
-    floors: dict[str, Scores] = field(default_factory=dict)
+    baselines: dict[str, Scores] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return means and 95 % intervals; parts that were not evaluated are left out."""
@@ -71,7 +71,7 @@ class Evaluation:
         parts = {
             "mean": summarise(self.mean),
             "samples": self.sampling | summarise(self.samples),
-            "floors": {name: summarise(scores) for name, scores in self.floors.items()},
+            "baselines": {name: summarise(scores) for name, scores in self.baselines.items()},
         }
         return head | {name: part for name, part in parts.items() if part}
 
@@ -111,14 +111,16 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def verdict(report: Mapping[str, Any]) -> str:
-    """Say in a sentence whether a floor has a higher PSNR than the model; empty without both."""
-    if "mean" not in report or "floors" not in report:
+    """Say whether a baseline has a higher PSNR than the model; empty without both."""
+    if "mean" not in report or "baselines" not in report:
         return ""
-    psnr = {name: floor["psnr"] for name, floor in report["floors"].items()}
+    psnr = {name: baseline["psnr"] for name, baseline in report["baselines"].items()}
     best = max(psnr, key=lambda name: psnr[name])
     lead = report["mean"]["psnr"] - psnr[best]
     if lead > 0:
-        return f"{report['model']} beats every floor; the best one, {best}, by {lead:.2f} dB PSNR."
+        return (
+            f"{report['model']} beats every baseline; the best one, {best}, by {lead:.2f} dB PSNR."
+        )
     winners = [name for name in psnr if psnr[name] >= report["mean"]["psnr"]]
     return (
         f"{', '.join(winners)} win over {report['model']} on PSNR; {best} by {-lead:.2f} dB."

@@ -2,8 +2,8 @@
 
 What is observed are values of some cells of a coarse grid, which are area averages, at the centres
 of those cells. The truth are area averages over the cells of a finer grid. No fine cell is
-observed: where centres coincide, on grids an odd number of times finer, floors and models that do
-not read the size of cells return the coarse value, which is that of a larger area.
+observed: where centres coincide, on grids an odd number of times finer, baselines and models that
+do not read the size of cells return the coarse value, which is that of a larger area.
 """
 
 import time
@@ -17,11 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsefield.errors import InputError
-from sparsefield.evaluation import metrics
+from sparsefield import metrics
+from sparsefield.baselines.interpolators import available_baselines, reconstruct_baseline
+from sparsefield.core.errors import InputError
+from sparsefield.data.cells import CellGrids, keep_means
+from sparsefield.data.dataset import FieldDataset, open_dataset
+from sparsefield.data.photographs import scenes
+from sparsefield.data.synthetic import wave_images
+from sparsefield.evaluation.baseline_scores import FIELDS_PER_PART, choose_baselines, run_parts
 from sparsefield.evaluation.comparison import Contestant, Drawing, paired_differences
-from sparsefield.evaluation.floor_scores import FIELDS_PER_PART, choose_floors, run_parts
-from sparsefield.evaluation.floors import available_floors, reconstruct_floor
 from sparsefield.evaluation.protocol import (
     Protocol,
     Scores,
@@ -32,20 +36,16 @@ from sparsefield.evaluation.protocol import (
     score,
 )
 from sparsefield.evaluation.report import code_version, summarise
-from sparsefield.evaluation.spectrum import lattice_energy, power_spectrum, radial_spectrum
-from sparsefield.fields.cells import CellGrids, keep_means
-from sparsefield.fields.datasets import FieldDataset, open_dataset
-from sparsefield.fields.photographs import scenes
-from sparsefield.fields.synthetic import wave_images
-from sparsefield.inference import Model
+from sparsefield.inference.model import Model
+from sparsefield.metrics.spectrum import lattice_energy, power_spectrum, radial_spectrum
 
 # Cells per axis of the grid that is observed: the one that bundled models are trained on.
 OBSERVED_SIDE = 32
 # Points of all fields of a batch together; changes speed and memory, nothing else.
 POINTS_AT_ONCE = 2**16
 ANALYTIC_FIELDS = 50
-# Floors beside those of the same points: the model itself on the observed grid, enlarged, as it is
-# and with `keep_means`, which the mean of a model that reads cells has too.
+# Baselines beside those of the same points: the model itself on the observed grid, enlarged, as
+# it is and with `keep_means`, which the mean of a model that reads cells has too.
 ENLARGED = BICUBIC, BICUBIC_KEPT = "bicubic", "bicubic_kept"
 # A truth with less than this share of its energy beyond the observed grid has no detail.
 NO_DETAIL = 1e-4
@@ -146,14 +146,14 @@ def _average(fields: FieldDataset, size: int) -> FieldDataset:
     return fields.resized((size, size))
 
 
-def choose_scattered_floors(names: str) -> list[str]:
-    """Return the floors that "all", "none" or a list stands for, of those for scattered points.
+def choose_scattered_baselines(names: str) -> list[str]:
+    """Return the baselines that "all", "none" or a list stands for, of those for scattered points.
 
     Raises:
-        InputError: A name is unknown, or its floor needs a grid that holds the observations.
+        InputError: A name is unknown, or its baseline needs a grid that holds the observations.
     """
-    scattered = available_floors(2, on_grid=False)
-    chosen = scattered if names == "all" else choose_floors(names, 2)
+    scattered = available_baselines(2, on_grid=False)
+    chosen = scattered if names == "all" else choose_baselines(names, 2)
     for name in chosen:
         if name not in scattered:
             raise InputError(
@@ -219,7 +219,7 @@ class SizeResult:
         side: Observed cells per axis m.
         truth: Spectra of the truth.
         mean: Scores of the posterior mean.
-        floors: Scores of each floor.
+        baselines: Scores of each baseline.
         samples: Scores of the draws, empty without draws.
         sampling: How the draws were made.
         seconds: Time that the model took.
@@ -229,7 +229,7 @@ class SizeResult:
     side: int
     truth: Scores
     mean: Scores
-    floors: dict[str, Scores] = field(default_factory=dict)
+    baselines: dict[str, Scores] = field(default_factory=dict)
     samples: Scores = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -241,9 +241,9 @@ class SizeResult:
         `detail` is the energy beyond the highest frequency of the observed grid, m/2 cycles per
         image, over the truth's where it has some; `artefact` the ratio of the two energies of
         `lattice_energy`, and `artefact_excess` by how much it is above the truth's, which varies
-        with the fields; `differences` are those of the floors from the mean, field by field.
+        with the fields; `differences` are those of the baselines from the mean, field by field.
         """
-        methods = {"mean": self.mean, "samples": self.samples, **self.floors}
+        methods = {"mean": self.mean, "samples": self.samples, **self.baselines}
         shown = {"truth": self.truth} | {name: part for name, part in methods.items() if part}
         rings = {name: part["spectrum"].mean(axis=0) for name, part in shown.items()}
         beyond = {name: float(ring[self.side // 2 :].sum()) for name, ring in rings.items()}
@@ -253,7 +253,7 @@ class SizeResult:
             "nfe": self.nfe,
             "mean": _summary(self.mean),
             "samples": self.sampling | _summary(self.samples),
-            "floors": {name: _summary(scores) for name, scores in self.floors.items()},
+            "baselines": {name: _summary(scores) for name, scores in self.baselines.items()},
             "differences": self._differences(),
             "spectrum": {name: ring.tolist() for name, ring in rings.items()},
             "detail": _ratios({name: (e, beyond["truth"]) for name, e in beyond.items()})
@@ -270,9 +270,9 @@ class SizeResult:
 
     def _differences(self) -> dict[str, dict[str, Any]]:
         shared = ("psnr", "psnr_missing", "ssim", "mae")
-        parts = {"mean": self.mean, **self.floors}
+        parts = {"mean": self.mean, **self.baselines}
         entries = {
-            name: Contestant("floor", name, mean={k: part[k] for k in shared if k in part})
+            name: Contestant("baseline", name, mean={k: part[k] for k in shared if k in part})
             for name, part in parts.items()
         }
         return paired_differences(entries, "mean")
@@ -307,7 +307,7 @@ def evaluate_size(
     chunk: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> SizeResult:
-    """Score a model at one size, and as floors its own mean of the coarse cells, enlarged.
+    """Score a model at one size, and as baselines its own mean of the coarse cells, enlarged.
 
     Args:
         model: Model to evaluate.
@@ -329,7 +329,7 @@ def evaluate_size(
         progress(len(items))
     whole = {name: join([part[name] for part in parts]) for name in parts[0]}
     result = SizeResult(enlargement.side, whole["truth"], whole["mean"], seconds=seconds)
-    result.floors = {name: whole[name] for name in ENLARGED}
+    result.baselines = {name: whole[name] for name in ENLARGED}
     if drawing.draws:
         _add_draws(result, model, enlargement, drawing, progress)
     return result
@@ -370,22 +370,22 @@ def _score_draws(draws: Tensor, task: Task, enlargement: Enlargement) -> Scores:
     return scores | {"crps": metrics.crps_ensemble(draws, task.truth).numpy()}
 
 
-def evaluate_fine_floors(
+def evaluate_fine_baselines(
     enlargement: Enlargement,
     names: Sequence[str],
     progress: Callable[[int], None] = lambda count: None,
     processes: int | None = None,
 ) -> dict[str, Scores]:
-    """Score floors that interpolate the same points at the fine cells, on all cores.
+    """Score baselines that interpolate the same points at the fine cells, on all cores.
 
     Args:
         enlargement: Fields and what is observed of them.
-        names: What `choose_scattered_floors` returned.
+        names: What `choose_scattered_baselines` returned.
         progress: Called with the number of fields done after each part.
         processes: Worker processes; one per core by default.
 
     Returns:
-        Scores per field of each floor: those of `score_fine`, `seconds`, and `crps` for a floor
+        Scores per field of each baseline: those of `score_fine`, `seconds`, and `crps` for one
         that gives a standard deviation.
     """
     work = partial(_evaluate_part, enlargement, tuple(names))
@@ -400,14 +400,14 @@ def _evaluate_part(
     for item in items:
         task = enlargement.task([item])
         for name in names:
-            scores[name].append(_score_floor(name, task, enlargement))
+            scores[name].append(_score_baseline(name, task, enlargement))
     return {name: join(parts) for name, parts in scores.items()}
 
 
-def _score_floor(name: str, task: Task, enlargement: Enlargement) -> Scores:
-    """Score a floor on a task of a single field."""
+def _score_baseline(name: str, task: Task, enlargement: Enlargement) -> Scores:
+    """Score a baseline on a task of a single field."""
     points = (task.obs.coords[0], task.obs.values[0], task.coords[0])
-    prediction = reconstruct_floor(name, *(x.numpy() for x in points))
+    prediction = reconstruct_baseline(name, *(x.numpy() for x in points))
     mean = torch.from_numpy(prediction.mean).float()[None]
     scores = score_fine(enlargement.fine.normalizer.clip(mean), task, enlargement)
     scores["seconds"] = np.array([prediction.seconds])

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsefield.errors import unknown_name
-from sparsefield.fields.observation import Observation
+from sparsefield.core.errors import unknown_name
+from sparsefield.data.observation import Observation
 from sparsefield.flow.noise import LatticeNoise, Noise
 from sparsefield.flow.path import Coefficients, LinearPath, Path
 

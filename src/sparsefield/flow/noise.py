@@ -9,7 +9,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from sparsefield.errors import InputError, unknown_name
+from sparsefield.core.errors import InputError, unknown_name
 
 # Positions this close to a node of the lattice, in its units, lie on it: float32 coordinates of
 # a node are off by less.

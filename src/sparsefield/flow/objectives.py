@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sparsefield.fields.observation import Observation
+from sparsefield.data.observation import Observation
 from sparsefield.flow.flow import Flow
 
 

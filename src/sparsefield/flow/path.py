@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sparsefield.errors import unknown_name
+from sparsefield.core.errors import unknown_name
 
 
 class Coefficients(NamedTuple):

@@ -3,8 +3,8 @@
 import inspect
 from typing import Any
 
-from sparsefield.errors import InputError, unknown_name
-from sparsefield.models.base import Backbone, Claims
+from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.models.ginr.models import (
     FourierMambaGINR,
     HybridMambaGINR,

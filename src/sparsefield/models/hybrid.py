@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparsefield.fields.observation import Observation
-from sparsefield.models.base import Backbone, Claims
+from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.nn.feedforward import FeedForward
 from sparsefield.nn.film import AdaptiveNorm
 from sparsefield.nn.fourier import TimeEmbedding

@@ -1,6 +1,6 @@
 """V1: a unidirectional Mamba over observations and queries, then one cross-attention."""
 
-from sparsefield.models.base import Claims
+from sparsefield.flow.backbone import Claims
 from sparsefield.models.decoder import CrossReadout
 from sparsefield.models.sequence import SequenceBackbone, SequenceMixer
 from sparsefield.nn.mamba import MambaStack

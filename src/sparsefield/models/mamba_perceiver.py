@@ -1,6 +1,6 @@
 """V2: a bidirectional Mamba over observations and queries, then a light Perceiver."""
 
-from sparsefield.models.base import Claims
+from sparsefield.flow.backbone import Claims
 from sparsefield.models.decoder import PerceiverReadout
 from sparsefield.models.sequence import SequenceBackbone, SequenceMixer
 from sparsefield.nn.mamba import BidirectionalMamba

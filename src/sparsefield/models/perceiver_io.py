@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsefield.fields.observation import Observation
-from sparsefield.models.base import Backbone, Claims
+from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.models.decoder import CrossReadout
 from sparsefield.nn.fourier import TimeEmbedding
 from sparsefield.nn.perceiver import PerceiverIteration

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsefield.errors import unknown_name
-from sparsefield.fields.observation import Observation
-from sparsefield.models.base import Backbone
+from sparsefield.core.errors import unknown_name
+from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Backbone
 from sparsefield.nn.fourier import TimeEmbedding
 from sparsefield.nn.ordering import grouped_order, inverse_order, reorder, traversals
 from sparsefield.nn.tokens import PointTokens

@@ -1,6 +1,6 @@
 """The control: V1 with self-attention in place of its Mamba layers."""
 
-from sparsefield.models.base import Claims
+from sparsefield.flow.backbone import Claims
 from sparsefield.models.decoder import CrossReadout
 from sparsefield.models.sequence import SequenceBackbone, SequenceMixer
 from sparsefield.nn.transformer import TransformerStack

@@ -8,7 +8,7 @@ from numba import njit
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from sparsefield.nn.scan.threads import run_in_threads
+from sparsefield.nn.scan.cpu.threads import run_in_threads
 
 DENSE_ENTRIES = 2**24  # distances in memory at a time
 TREE_POINTS = 2**12  # about where the tree overtakes the sort

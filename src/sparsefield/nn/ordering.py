@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sparsefield.errors import unknown_name
+from sparsefield.core.errors import unknown_name
 
 
 def quantise(coords: Tensor, bits: int) -> Tensor:

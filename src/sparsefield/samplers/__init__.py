@@ -3,7 +3,7 @@
 from inspect import signature
 from typing import Any
 
-from sparsefield.errors import InputError, unknown_name
+from sparsefield.core.errors import InputError, unknown_name
 from sparsefield.samplers.adaptive import DormandPrinceSampler
 from sparsefield.samplers.base import GRIDS, NoiseFields, Sampler, SampleResult, Trajectory
 from sparsefield.samplers.ode import (

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from sparsefield.errors import InputError
-from sparsefield.fields.observation import Observation
+from sparsefield.core.errors import InputError
+from sparsefield.data.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.samplers.base import NoiseFields, Sampler, SampleResult, Trajectory
 

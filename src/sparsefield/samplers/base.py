@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsefield.errors import InputError, unknown_name
-from sparsefield.fields.observation import Observation
+from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.data.observation import Observation
 from sparsefield.flow.flow import Flow
 
 # The k-th independent field of source noise (B, L, C); the 0-th is where a sample starts.

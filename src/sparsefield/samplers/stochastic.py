@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 from sparsefield.flow.path import Coefficients
 from sparsefield.samplers.base import Sampler, Trajectory
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefield.errors import InputError
-from sparsefield.fields.datasets import FieldDataset
-from sparsefield.fields.masks import observed_count, permutation
-from sparsefield.fields.observation import Observation
+from sparsefield.core.errors import InputError
+from sparsefield.data.dataset import FieldDataset
+from sparsefield.data.masks import observed_count, permutation
+from sparsefield.data.observation import Observation
 from sparsefield.flow.noise import build_noise
 from sparsefield.training.config import DataConfig, FlowConfig, TrainConfig
 

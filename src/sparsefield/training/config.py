@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from sparsefield.checkpoint import ModelSpec
-from sparsefield.errors import InputError, unknown_name
-from sparsefield.fields.normalize import Normalizer
+from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.data.normalize import Normalizer
+from sparsefield.inference.checkpoint import ModelSpec
 from sparsefield.models import model_defaults
 
 PRESETS = Path(__file__).parent.parent / "presets"

@@ -12,15 +12,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sparsefield.checkpoint import ModelSpec, load_checkpoint, resolve, save_checkpoint
-from sparsefield.devices import autocast_type, choose_device
-from sparsefield.errors import InputError
+from sparsefield.core.devices import autocast_type, choose_device
+from sparsefield.core.errors import InputError
+from sparsefield.data.dataset import FieldDataset, carve_validation, open_dataset
 from sparsefield.evaluation.protocol import Protocol, evaluate_mean
-from sparsefield.fields.datasets import FieldDataset, carve_validation, open_dataset
+from sparsefield.figures.field import plot_training
 from sparsefield.flow.objectives import contrast_weights, flow_matching_loss
-from sparsefield.inference import Model
+from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, resolve, save_checkpoint
+from sparsefield.inference.model import Model
 from sparsefield.nn.recompute import recompute_blocks
-from sparsefield.plots import plot_training
 from sparsefield.training.batches import Batch, TrainingBatches
 from sparsefield.training.config import TrainConfig
 from sparsefield.training.run import Run

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparsefield.errors import InputError
-from sparsefield.files import write_text
+from sparsefield.core.errors import InputError
+from sparsefield.core.files import write_text
 from sparsefield.training.config import TrainConfig, config_from_dict, config_to_dict
 
 RUNS = Path("runs")

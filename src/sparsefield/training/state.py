@@ -8,8 +8,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sparsefield.errors import InputError
-from sparsefield.files import write_tensors
+from sparsefield.core.errors import InputError
+from sparsefield.core.files import write_tensors
 from sparsefield.flow.flow import Flow
 from sparsefield.training.config import OptimizerConfig
 

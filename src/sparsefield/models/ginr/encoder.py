@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparsefield.fields.grids import cell_centres
-from sparsefield.fields.observation import Observation
+from sparsefield.data.grids import cell_centres
+from sparsefield.data.observation import Observation
 from sparsefield.models.ginr.patches import PATCH, Patches, cut_patches
 from sparsefield.nn.ordering import grouped_order, inverse_order, point_order, reorder
 from sparsefield.nn.tokens import PointTokens

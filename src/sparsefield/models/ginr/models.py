@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from sparsefield.fields.observation import Observation
-from sparsefield.models.base import Backbone, Claims
+from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.models.ginr.decoders import MultiBandDecoder, ResidualDecoder
 from sparsefield.models.ginr.encoder import Code, PatchEncoder
 from sparsefield.models.ginr.layers import AveragedMamba, GatedFeedForward, MixerLayer

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsefield.fields.observation import Observation
+from sparsefield.data.observation import Observation
 
 # Cells of a patch along each axis.
 PATCH = 2

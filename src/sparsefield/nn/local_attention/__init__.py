@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sparsefield.errors import unknown_name
+from sparsefield.core.errors import unknown_name
 from sparsefield.nn.local_attention.cpu import attend_cpu
 from sparsefield.nn.local_attention.gather import attend_gather
 

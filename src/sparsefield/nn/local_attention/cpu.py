@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 from sparsefield.nn.local_attention.rows import (
     ROWS,
     WIDTH,
@@ -24,8 +24,8 @@ from sparsefield.nn.local_attention.rows import (
     scatter,
     total,
 )
-from sparsefield.nn.scan.simd import LANES, LOG2_E, at_least, exp2, load, splat, store
-from sparsefield.nn.scan.threads import run_in_threads
+from sparsefield.nn.scan.cpu.simd import LANES, LOG2_E, at_least, exp2, load, splat, store
+from sparsefield.nn.scan.cpu.threads import run_in_threads
 
 LOWEST = float(np.finfo(np.float32).min)
 ROW = 4 * WIDTH  # bytes

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sparsefield.nn.scan.simd import LANES, lanes
+from sparsefield.nn.scan.cpu.simd import LANES, lanes
 
 WIDTH = ROWS = 16
 

@@ -8,14 +8,14 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from sparsefield.errors import InputError, unknown_name
-from sparsefield.nn.scan import triton
-from sparsefield.nn.scan.chunked import scan_chunked
-from sparsefield.nn.scan.cpu import scan_cpu
-from sparsefield.nn.scan.einsum import scan_einsum
+from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.nn.scan.cpu.operator import scan_cpu
 from sparsefield.nn.scan.mamba_ssm import scan_mamba_ssm
-from sparsefield.nn.scan.naive import scan_naive
+from sparsefield.nn.scan.reference.chunked import scan_chunked
+from sparsefield.nn.scan.reference.einsum import scan_einsum
+from sparsefield.nn.scan.reference.naive import scan_naive
 from sparsefield.nn.scan.shared import ScanInputs
+from sparsefield.nn.scan.triton import operator as triton
 
 __all__ = ["BACKENDS", "ScanInputs", "selective_scan"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 from sparsefield.nn.scan.shared import ScanInputs
 
 

@@ -1,0 +1,1 @@
+"""What comes in and what is asked for: observations, queries, data sets."""

@@ -1,0 +1,39 @@
+"""Regular grids of cell centres."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparsefield.core.errors import InputError
+
+
+def cell_centres(
+    shape: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Return the coordinates of a grid's cell centres, `-1 + (2 i + 1) / n` along each axis.
+
+    Axis `k` of the coordinates belongs to axis `k` of the array, and points follow the array's
+    row-major order, so that `field.reshape(-1, C)[i]` lies at row `i`. A grid of `n` cells shares
+    its centres with the grid of `3 n` cells.
+
+    Args:
+        shape: cells per axis `(n_1, ..., n_P)`, each at least 1.
+        dtype: floating type of the result.
+        device: device of the result.
+
+    Returns:
+        Coordinates in (-1, 1), shape (L, P) with `L = n_1 ... n_P`.
+
+    Raises:
+        InputError: if an axis is empty or there is none.
+    """
+    if not shape or min(shape) < 1:
+        raise InputError(f"a grid needs at least one cell along each axis, got shape {shape}")
+    # Computed in double precision so that shared centres agree to the last bit of `dtype`.
+    axes = [-1 + (2 * torch.arange(n, dtype=torch.float64) + 1) / n for n in shape]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    return points.reshape(math.prod(shape), len(shape)).to(device=device, dtype=dtype)

@@ -1,0 +1,85 @@
+"""Invertible scaling between physical values and those a network sees."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefield.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Per-channel affine scaling, `u = (v - offset) / scale`.
+
+    Args:
+        offset: value that maps to 0, one per channel, in physical units.
+        scale: physical size of one normalised unit, one per channel, above 0.
+        low: smallest physical value, if values are bounded.
+        high: largest physical value, if values are bounded.
+
+    Raises:
+        InputError: if lengths differ or a scale is not positive and finite.
+    """
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the parameters, which may come from a file."""
+        if len(self.offset) != len(self.scale) or not self.offset:
+            raise InputError(
+                f"a normalizer needs one offset and one scale per channel, "
+                f"got {len(self.offset)} and {len(self.scale)}"
+            )
+        if not all(0 < scale < float("inf") for scale in self.scale):
+            raise InputError(f"normalizer scales must be positive and finite, got {self.scale}")
+
+    @classmethod
+    def unit_range(cls, channels: int) -> "Normalizer":
+        """Return the scaling of images, [0, 1] to [-1, 1]."""
+        return cls((0.5,) * channels, (0.5,) * channels, low=0.0, high=1.0)
+
+    @classmethod
+    def fit(cls, values: np.ndarray | Tensor) -> "Normalizer":
+        """Return the scaling to zero mean and unit variance in each channel.
+
+        Args:
+            values: field values, shape (..., C); a constant channel is only shifted.
+        """
+        flat = torch.as_tensor(values).reshape(-1, values.shape[-1]).double()
+        scale = flat.std(dim=0, correction=0)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        return cls(tuple(flat.mean(dim=0).tolist()), tuple(scale.tolist()))
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C."""
+        return len(self.offset)
+
+    def apply(self, values: Tensor) -> Tensor:
+        """Return normalised values for physical ones, shape (..., C)."""
+        return (values - values.new_tensor(self.offset)) / values.new_tensor(self.scale)
+
+    def invert(self, values: Tensor) -> Tensor:
+        """Return physical values for normalised ones, shape (..., C)."""
+        return values * values.new_tensor(self.scale) + values.new_tensor(self.offset)
+
+    def clip(self, values: Tensor) -> Tensor:
+        """Return physical values moved into [low, high], where those are known."""
+        if self.low is None and self.high is None:
+            return values
+        return values.clamp(self.low, self.high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parameters in a form that JSON keeps."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Normalizer":
+        """Return the normalizer that `to_dict` described, also after a round trip through JSON."""
+        return cls(tuple(data["offset"]), tuple(data["scale"]), data["low"], data["high"])

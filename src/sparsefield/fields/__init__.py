@@ -1,1 +1,0 @@
-"""Fields and their measurements: grids, masks, observations, normalisation, data sets, files."""

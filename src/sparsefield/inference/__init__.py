@@ -1,0 +1,1 @@
+"""A model on disk, a loaded one, and the fields it returns."""

@@ -1,0 +1,285 @@
+"""Scores of ensembles and forecasts: one value per item, never an average over the batch.
+
+Fields have shape (B, L, C), samples (S, B, L, C). `where`, bool (B, L), restricts a metric
+to some points, for example the unobserved ones.
+"""
+
+import math
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from sparsefield.core.errors import InputError
+from sparsefield.metrics.error import item_mean, mse
+
+
+def crps_ensemble(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the fair continuous ranked probability score of each item.
+
+    `mean_s |X_s - y| - sum_{s, r} |X_s - X_r| / (2 S (S - 1))`: the expected score of the
+    distribution that the draws come from, whatever their number.
+
+    Reference: Ferro, Fair scores for ensemble forecasts (2014).
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        where: points that count, shape (B, L); all by default.
+
+    Returns:
+        CRPS in the units of the values, shape (B,); it can be slightly negative.
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    count = _draw_count(draws)
+    ordered = draws.double().sort(dim=0).values
+    # A sorted draw at rank k is the larger one of k pairs and the smaller one of S - 1 - k.
+    rank = torch.arange(count, dtype=torch.float64, device=draws.device)
+    pairs = torch.tensordot(2 * rank - count + 1, ordered, dims=1)
+    error = (ordered - truth).abs().mean(dim=0)
+    return item_mean(error - pairs / (count * (count - 1)), where)
+
+
+def energy_score(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the fair energy score of each item, which judges draws as whole fields.
+
+    `mean_s |X_s - y| - sum_{s, r} |X_s - X_r| / (2 S (S - 1))`, where `|.|` is the root mean
+    square over points and channels: the score has the units of the values on any grid, and is the
+    CRPS for a single value. Unlike the CRPS it sees whether values vary together as they should.
+
+    Reference: Gneiting and Raftery, Strictly proper scoring rules, prediction, and estimation
+    (2007), equation 22, with the fair mean over pairs of Ferro (2014).
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        where: points that count, shape (B, L); all by default.
+
+    Returns:
+        Energy score in the units of the values, shape (B,); it can be slightly negative.
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    count = _draw_count(draws)
+    counted = torch.ones_like(truth[..., 0]) if where is None else where
+    deviations = ((draws - truth).double() * counted[..., None]).flatten(2).movedim(0, 1)
+    # Distances by way of scalar products would lose the small ones.
+    apart = torch.cdist(deviations, deviations, compute_mode="donot_use_mm_for_euclid_dist")
+    error = deviations.norm(dim=-1).mean(dim=1)
+    score = error - apart.sum(dim=(1, 2)) / (2 * count * (count - 1))
+    return score / (counted.double().sum(dim=1) * truth.shape[-1]).sqrt()
+
+
+def crps_gaussian(mean: Tensor, std: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the continuous ranked probability score of Gaussian forecasts, per item.
+
+    `std (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi))` with `z = (y - mean) / std`; the absolute
+    error where `std` is 0.
+
+    Reference: Gneiting et al., Calibrated probabilistic forecasting using ensemble model output
+    statistics and minimum CRPS estimation (2005), equation 5.
+
+    Args:
+        mean: forecast mean, shape (B, L, C).
+        std: forecast standard deviation, at least 0, shape (B, L, C).
+        truth: true field, shape (B, L, C).
+        where: points that count, shape (B, L); all by default.
+
+    Returns:
+        CRPS in the units of the values, shape (B,).
+    """
+    error, std = (truth - mean).double(), std.double()
+    z = error / torch.where(std > 0, std, 1.0)
+    density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    score = std * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+    return item_mean(torch.where(std > 0, score, error.abs()), where)
+
+
+def covers(draws: Tensor, truth: Tensor, level: float) -> Tensor:
+    """Return where the central interval of the draws holds the true value, bool (B, L, C).
+
+    The interval ends at the Weibull quantiles, rank `q (S + 1)` among the sorted draws, where
+    calibrated draws cover `level` in expectation if `S >= 2 / (1 - level) - 1`: 3 draws for 50 %,
+    9 for 80 %, 19 for 90 %, 39 for 95 %. Between two ranks that holds nearly: 50 % of 6 draws are
+    52 % for normal values. Fewer draws cover `reachable_level`, less than asked.
+
+    Reference: Hyndman and Fan, Sample quantiles in statistical packages (1996), definition 6.
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        level: nominal coverage, in (0, 1).
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    count = _draw_count(draws)
+    ordered = draws.double().sort(dim=0).values
+    position = min(max((1 - level) / 2 * (count + 1) - 1, 0.0), (count - 1) / 2)
+    below, weight = int(position), position % 1
+    low = torch.lerp(ordered[below], ordered[below + 1], weight)
+    high = torch.lerp(ordered[count - 1 - below], ordered[count - 2 - below], weight)
+    return (low <= truth) & (truth <= high)
+
+
+def covers_gaussian(mean: Tensor, std: Tensor, truth: Tensor, level: float) -> Tensor:
+    """Return where the central interval of a Gaussian forecast holds the truth, bool (B, L, C).
+
+    `|y - mean| <= Phi^-1((1 + level) / 2) std`; arguments as for `crps_gaussian` and `covers`.
+    """
+    return (truth - mean).abs() <= NormalDist().inv_cdf((1 + level) / 2) * std
+
+
+def reachable_level(level: float, draws: int) -> float:
+    """Return what the interval of S calibrated draws covers, `min(level, (S - 1) / (S + 1))`.
+
+    The widest interval, from the least draw to the largest, leaves out one of S + 1 equally
+    probable ranks on either side.
+    """
+    return min(level, (draws - 1) / (draws + 1))
+
+
+def coverage(draws: Tensor, truth: Tensor, level: float, where: Tensor | None = None) -> Tensor:
+    """Return the fraction of true values inside the central interval of the draws, per item.
+
+    To be held against `reachable_level(level, S)`, see `covers`.
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        level: nominal coverage, in (0, 1).
+        where: points that count, shape (B, L); all by default.
+
+    Returns:
+        Observed coverage in [0, 1], shape (B,).
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    return item_mean(covers(draws, truth, level), where)
+
+
+def rank_histogram(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return how often the truth takes each rank among the draws, per item, shape (B, S + 1).
+
+    Rank r means that r of the S draws are smaller. All ranks are equally probable if draws and
+    truth are exchangeable; outer ranks prevail if draws are too sure. Where draws equal the truth,
+    as they do at the ends of a clipped range, one count is shared out evenly among the ranks that
+    are tied: what drawing one of them at random gives on average. Histograms of items add up.
+
+    Reference: Hamill, Interpretation of rank histograms for verifying ensemble forecasts (2001).
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        where: points that count, shape (B, L); all by default.
+
+    Returns:
+        Counts of values, float64; each item's sum is its number of values.
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    count = _draw_count(draws)
+    first = (draws < truth).sum(dim=0)
+    last = (draws <= truth).sum(dim=0)
+    share = 1 / (last - first + 1).double()
+    if where is not None:
+        share = share * where[..., None]
+    ranks = [(share * ((first <= r) & (r <= last))).sum(dim=(1, 2)) for r in range(count + 1)]
+    return torch.stack(ranks, dim=1)
+
+
+def variance(draws: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the unbiased variance of the draws, averaged over each item, shape (B,).
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        where: points that count, shape (B, L); all by default.
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    _draw_count(draws)
+    return item_mean(draws.double().var(dim=0), where)
+
+
+def mse_of_averages(
+    draws: Tensor, truth: Tensor, count: int, where: Tensor | None = None
+) -> Tensor:
+    """Return the mean squared error of averages of some draws, per item, shape (B,).
+
+    The S draws make `S // count` groups of successive ones, whose errors are averaged. Draws from
+    the true posterior give `1 + 1 / count` times the error of its mean.
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C).
+        truth: true field, shape (B, L, C).
+        count: draws per average, from 1 to S.
+        where: points that count, shape (B, L); all by default.
+
+    Raises:
+        InputError: if there are fewer draws than that.
+    """
+    if not 1 <= count <= len(draws):
+        raise InputError(f"{len(draws)} draws have no averages of {count}")
+    groups = draws[: len(draws) // count * count].double().unflatten(0, (-1, count)).mean(dim=1)
+    return torch.stack([mse(average, truth, where) for average in groups]).mean(dim=0)
+
+
+def spread_skill(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the ratio of spread to skill of each item, 1 if draws and truth are exchangeable.
+
+    `sqrt((S + 1) / S) sqrt(mean variance of the draws) / rmse of their mean`.
+
+    Reference: Fortin et al., Why should ensemble spread match the RMSE of the ensemble mean?
+    (2014), equation 15.
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        where: points that count, shape (B, L); all by default.
+
+    Returns:
+        The ratio, shape (B,): below 1 the draws are too sure, above 1 too wide.
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    count = _draw_count(draws)
+    return ((count + 1) / count * delta_cal(draws, truth, where=where)).sqrt()
+
+
+def delta_cal(
+    draws: Tensor, truth: Tensor, mean: Tensor | None = None, where: Tensor | None = None
+) -> Tensor:
+    """Return the variance of the draws over the squared error of the mean, per item.
+
+    It is 1 for draws from the true posterior and its mean; with the mean of S such draws in place
+    of the posterior's, `S / (S + 1)`. That holds of the two parts averaged over many values: the
+    ratio of a single item is large wherever the mean happened to be lucky.
+
+    Args:
+        draws: sampled fields, shape (S, B, L, C), at least two.
+        truth: true field, shape (B, L, C).
+        mean: posterior mean, shape (B, L, C); the mean of the draws by default.
+        where: points that count, shape (B, L); all by default.
+
+    Returns:
+        The ratio, shape (B,).
+
+    Raises:
+        InputError: if there are fewer than two draws.
+    """
+    exact = draws.double()
+    centre = exact.mean(dim=0) if mean is None else mean
+    return variance(draws, where) / mse(centre, truth, where)
+
+
+def _draw_count(draws: Tensor) -> int:
+    if len(draws) < 2:
+        raise InputError(f"this score needs at least 2 draws, got {len(draws)}")
+    return len(draws)

@@ -1,0 +1,1 @@
+"""The scan compiled for CPUs by numba."""
