@@ -157,8 +157,8 @@ def test_masked_patches_are_inert(name):
     obs, coords = whole((16, 16))
     left = (coords[0, :, 1] < 0).expand(2, -1).clone()
     left[1] = True
-    masked = Observation(obs.coords, obs.values, left)
-    other = Observation(obs.coords, obs.values.masked_fill(~left[..., None], 5.0), left)
+    masked = Observation(obs.coords, obs.values, valid=left)
+    other = Observation(obs.coords, obs.values.masked_fill(~left[..., None], 5.0), valid=left)
     expected = decode(backbone, masked, coords)
     assert torch.equal(decode(backbone, other, coords), expected)
     half = Observation(coords[:1, left[0]], obs.values[:1, left[0]])

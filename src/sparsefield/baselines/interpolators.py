@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 from threadpoolctl import ThreadpoolController
 
 from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.data.conversion import SAME_POINT
 from sparsefield.data.gaussian import fit_gaussian_field
 
 
@@ -66,10 +67,6 @@ class Baseline(NamedTuple):
     dims: tuple[int, ...] | None = None
     on_grid: bool = False
     requires: str | None = None
-
-
-# Points closer than this are one point: float32 cannot tell them apart much better.
-SAME_POINT = 1e-6
 
 
 def _nearest(points: Points) -> Prediction:

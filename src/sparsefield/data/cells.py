@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsefield.data.conversion import SAME_POINT
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.observation import Observation
-
-# Two points closer than this, in coordinate units, are one point.
-SAME_POINT = 1e-5
 
 # Halvings of the range of a shift; float32 tells no more apart.
 _HALVINGS = 30

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.data.conversion import real_array
 from sparsefield.data.formats.sources import read_fields
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.masks import SPLIT_CODES
@@ -34,6 +35,7 @@ class FieldDataset:
 
     def __post_init__(self) -> None:
         """Check what every later step relies on."""
+        object.__setattr__(self, "values", real_array(self.values, self.name))
         if self.values.ndim < 3 or 0 in self.values.shape:
             raise InputError(
                 f"{self.name}: expected values of shape (N, *grid, C), got {self.values.shape}"

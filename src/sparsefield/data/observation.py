@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.data.conversion import ArrayLike, inside, real_tensor, split_mask, to_floating
+from sparsefield.data.repeats import merge_repeats
 
-ArrayLike = Tensor | np.ndarray | Sequence[Any]
+__all__ = ["ArrayLike", "Observation"]
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -19,78 +21,120 @@ class Observation:
     """M measured points of a field, or a batch of B such sets padded to one length.
 
     Args:
-        coords: positions in [-1, 1], shape (M, P) or (B, M, P).
-        values: measured values, shape (M, C) or (B, M, C).
-        valid: which rows are measurements and which are padding, bool, shape (M,) or (B, M);
+        coords: Positions in [-1, 1], shape (M, P) or (B, M, P).
+        values: Measured values, shape (M, C) or (B, M, C).
+        noise: Standard deviation of the measurement error, at least 0, in the unit of the values:
+            one number, one per row (M,), or one per row and channel (M, C), each with B in front
+            for a batch. An axis of length 1 stands for all: (1, C) is one per channel. None says
+            that the measurements are exact.
+        valid: Which rows are measurements and which are padding, bool, shape (M,) or (B, M);
             all are if it is not given. Rows that are not valid may hold anything, and become 0.
+        grid: Cells along each axis of the grid whose cells were observed, P numbers; None for
+            measurements at points.
 
-    Floating-point tensors keep their type; arrays and sequences become float32.
+    Floating-point tensors keep their type. Arrays and sequences become float64 where float32 would
+    lose digits, and float32 elsewhere. Rows of masked arrays that are masked were not observed:
+    they are left out, or are not valid in a batch.
 
     Raises:
-        InputError: if shapes disagree, there is no row, or a valid row is NaN or infinite.
+        InputError: Shapes disagree, these are no real numbers, no row is a measurement, or a valid
+            row is NaN, infinite, outside [-1, 1] or masked in a part of its channels.
     """
 
     coords: Tensor
     values: Tensor
     valid: Tensor
+    noise: Tensor | None
+    grid: tuple[int, ...] | None
 
     def __init__(
-        self, coords: ArrayLike, values: ArrayLike, valid: ArrayLike | None = None
+        self,
+        coords: ArrayLike,
+        values: ArrayLike,
+        noise: float | ArrayLike | None = None,
+        *,
+        valid: ArrayLike | None = None,
+        grid: Sequence[int] | None = None,
     ) -> None:
         """Convert to tensors, check, and zero the rows that are not valid."""
-        coords, values = _floating(coords), _floating(values)
+        coords, values, seen = _without_masked(coords, values)
         _check_points(coords, values)
-        mask = _mask(valid, coords)
+        mask = _mask(valid, coords) & seen.to(coords.device)
         if not mask.any(dim=-1).all():
             raise InputError("valid: no row is a measurement; at least one is needed")
         _check_finite("coords", coords, mask)
         _check_finite("values", values, mask)
-        self._assign(
-            coords.masked_fill(~mask[..., None], 0), values.masked_fill(~mask[..., None], 0), mask
-        )
+        sigma = _noise(noise, values, mask)
+        size = _grid(grid, coords.shape[-1])
+        empty = ~mask[..., None]
+        coords = inside(coords.masked_fill(empty, 0), valid=mask)
+        self._assign(coords, values.masked_fill(empty, 0), mask, sigma, size)
+        if coords.ndim == 2 and not seen.all():
+            self._assign(*self._rows(seen.to(coords.device)), size)
 
     def __repr__(self) -> str:
         """Say what was observed, without the numbers."""
         sets = f"{len(self.coords)} x " if self.coords.ndim == 3 else ""
-        return f"Observation({sets}{self.count} points, {self.dims}-D, {self.channels} channels)"
+        size = "" if self.grid is None else f", cells of {' x '.join(map(str, self.grid))}"
+        noise = "" if self.noise is None else ", noisy"
+        return (
+            f"Observation({sets}{self.count} points, {self.dims}-D, {self.channels} channels"
+            f"{size}{noise})"
+        )
 
-    def _assign(self, coords: Tensor, values: Tensor, valid: Tensor) -> None:
-        for name, tensor in (("coords", coords), ("values", values), ("valid", valid)):
-            object.__setattr__(self, name, tensor)
+    def _assign(self, *parts: Tensor | tuple[int, ...] | None) -> None:
+        for name, part in zip(("coords", "values", "valid", "noise", "grid"), parts, strict=True):
+            object.__setattr__(self, name, part)
 
     @classmethod
-    def _checked(cls, coords: Tensor, values: Tensor, valid: Tensor) -> "Observation":
-        """Return an observation of tensors that come from a checked one."""
+    def _checked(cls, *parts: Tensor | tuple[int, ...] | None) -> "Observation":
+        """Return an observation of parts that come from a checked one."""
         new = cls.__new__(cls)
-        new._assign(coords, values, valid)
+        new._assign(*parts)
         return new
+
+    @property
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        return self.coords, self.values, self.valid, self.noise
+
+    def _rows(self, index: Any) -> list[Tensor | None]:
+        return [None if part is None else part[index] for part in self._tensors]
 
     @staticmethod
     def stack(observations: Sequence["Observation"]) -> "Observation":
         """Return one batch of single observations, padded to the longest.
 
         Args:
-            observations: B observations without a batch axis, with the same P and C.
+            observations: B observations without a batch axis, with the same P, C and grid. Where
+                some have noise, the others count as exact.
 
         Returns:
             The batch, with coords of shape (B, M, P).
 
         Raises:
-            InputError: if one has a batch axis, or P or C differ.
+            InputError: One has a batch axis, or P, C or the grid differ.
         """
-        kinds = {(obs.coords.ndim, obs.dims, obs.channels) for obs in observations}
+        kinds = {(obs.coords.ndim, obs.dims, obs.channels, obs.grid) for obs in observations}
         if len(kinds) != 1 or next(iter(kinds))[0] != 2:
             raise InputError(
-                "stack needs observations without a batch axis and with equal dims and channels, "
-                f"got (axes, dims, channels) {sorted(kinds)}"
+                "stack needs observations without a batch axis and with equal dims, channels and "
+                f"grid, got (axes, dims, channels, grid) {sorted(kinds, key=str)}"
             )
         longest = max(obs.count for obs in observations)
+        noisy = any(obs.noise is not None for obs in observations)
         padded = [obs.pad(longest) for obs in observations]
         return Observation._checked(
             torch.stack([obs.coords for obs in padded]),
             torch.stack([obs.values for obs in padded]),
             torch.stack([obs.valid for obs in padded]),
+            torch.stack([obs._sigma for obs in padded]) if noisy else None,
+            observations[0].grid,
         )
+
+    @property
+    def _sigma(self) -> Tensor:
+        """Standard deviation of every value, 0 where it is exact."""
+        return torch.zeros_like(self.values) if self.noise is None else self.noise
 
     @property
     def count(self) -> int:
@@ -115,23 +159,37 @@ class Observation:
             self.coords.to(device=device, dtype=dtype),
             self.values.to(device=device, dtype=dtype),
             self.valid.to(device=device),
+            None if self.noise is None else self.noise.to(device=device, dtype=dtype),
+            self.grid,
         )
 
     def batched(self) -> "Observation":
         """Return it with a batch axis, shape (1, M, ...) where there was none."""
-        if self.coords.ndim == 3:
-            return self
-        return self._checked(self.coords[None], self.values[None], self.valid[None])
+        return self if self.coords.ndim == 3 else self._checked(*self._rows(None), self.grid)
+
+    def item(self, index: int) -> "Observation":
+        """Return one set of a batch, without its padding.
+
+        Raises:
+            InputError: This is no batch.
+        """
+        if self.coords.ndim != 3:
+            raise InputError("item takes one set out of a batch; this is a single set")
+        one = self._checked(*self._rows(index), self.grid)
+        return self._checked(*one._rows(one.valid), self.grid)
 
     def pad(self, count: int) -> "Observation":
         """Return it with zero rows, which are not valid, appended up to `count` rows."""
         extra = count - self.count
         if extra < 0:
             raise InputError(f"cannot pad {self.count} observations to {count}")
+        rows = (0, 0, 0, extra)
         return self._checked(
-            F.pad(self.coords, (0, 0, 0, extra)),
-            F.pad(self.values, (0, 0, 0, extra)),
+            F.pad(self.coords, rows),
+            F.pad(self.values, rows),
             F.pad(self.valid, (0, extra)),
+            None if self.noise is None else F.pad(self.noise, rows),
+            self.grid,
         )
 
     def repeat(self, draws: int) -> "Observation":
@@ -139,25 +197,83 @@ class Observation:
 
         `unflatten(0, (S, B))` on a result separates the draws again.
         """
-        batch = self.batched()
-        return self._checked(
-            batch.coords.repeat(draws, 1, 1),
-            batch.values.repeat(draws, 1, 1),
-            batch.valid.repeat(draws, 1),
+        parts = self.batched()._tensors
+        copies = [None if p is None else p.repeat(draws, *[1] * (p.ndim - 1)) for p in parts]
+        return self._checked(*copies, self.grid)
+
+    def merged(self) -> "Observation":
+        r"""Return it with one row a place: what models and baselines are given.
+
+        Readings :math:`y_i` of one place with errors of standard deviation :math:`\sigma_i` say as
+        much of it as their weighted mean,
+
+        .. math:: \bar y = \frac{\sum_i y_i / \sigma_i^2}{\sum_i 1 / \sigma_i^2}, \qquad
+            \bar\sigma = \Big(\sum_i 1 / \sigma_i^2\Big)^{-1/2},
+
+        which is :math:`\sigma / \sqrt n` for n alike. Exact readings outweigh all others, and must
+        agree. Points closer than `SAME_POINT` are one place.
+
+        Returns:
+            The observation itself if no place is repeated; else one whose rows are in the order
+            of their first reading, without padding.
+
+        Raises:
+            InputError: Exact readings of one place differ.
+        """
+        if self.coords.ndim == 3:
+            items = [self.item(index) for index in range(len(self.coords))]
+            merged = [each.merged() for each in items]
+            same = all(a is b for a, b in zip(items, merged, strict=True))
+            return self if same else self.stack(merged)
+        coords, values = self.coords[self.valid], self.values[self.valid]
+        sigma = None if self.noise is None else _double(self.noise[self.valid])
+        found = merge_repeats(_double(coords), _double(values), sigma)
+        if found is None:
+            return self
+        first, mean, deviation = found
+        noise = None if deviation is None else values.new_tensor(deviation)
+        valid = self.valid.new_ones(len(first))
+        return self._checked(coords[first], values.new_tensor(mean), valid, noise, self.grid)
+
+
+def _double(part: Tensor) -> np.ndarray:
+    return part.detach().double().cpu().numpy()
+
+
+def _without_masked(coords: ArrayLike, values: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
+    """Return both as tensors, and which rows no mask hides, shape (M,) or (B, M)."""
+    (places, place_mask), (readings, reading_mask) = (
+        _read(coords, "coords"),
+        _read(values, "values"),
+    )
+    seen = torch.ones(places.shape[:-1], dtype=torch.bool)
+    if place_mask is not None:
+        seen &= ~torch.from_numpy(place_mask.any(-1))
+    if reading_mask is None:
+        return places, readings, seen
+    _check_points(places, readings)
+    partly = reading_mask.any(-1) & ~reading_mask.all(-1)
+    if partly.any():
+        raise InputError(
+            f"values: {int(partly.sum())} of {partly.size} rows are masked in some channels only; "
+            "mask the whole row, or observe each channel by itself"
         )
+    return places, readings, seen & ~torch.from_numpy(reading_mask.all(-1))
 
 
-def _floating(data: ArrayLike) -> Tensor:
+def _read(data: ArrayLike, name: str) -> tuple[Tensor, np.ndarray | None]:
+    """Return numbers as a floating tensor, and which are masked, if any."""
     if isinstance(data, Tensor):
-        return data if data.is_floating_point() else data.float()
-    return torch.as_tensor(np.asarray(data), dtype=torch.float32)
+        return real_tensor(data, name), None
+    array, mask = split_mask(data, name)
+    return to_floating(array), mask
 
 
 def _mask(valid: ArrayLike | None, coords: Tensor) -> Tensor:
     """Return the validity of each row as a bool tensor beside the coordinates."""
     if valid is None:
         return torch.ones(coords.shape[:-1], dtype=torch.bool, device=coords.device)
-    mask = torch.as_tensor(valid, dtype=torch.bool, device=coords.device)
+    mask = real_tensor(valid, "valid").to(coords.device) != 0
     if mask.shape != coords.shape[:-1]:
         raise InputError(
             f"valid: expected shape {tuple(coords.shape[:-1])} for coords of shape "
@@ -166,13 +282,53 @@ def _mask(valid: ArrayLike | None, coords: Tensor) -> Tensor:
     return mask
 
 
+def _noise(noise: float | ArrayLike | None, values: Tensor, valid: Tensor) -> Tensor | None:
+    """Return the standard deviation of each value's error, or None if all are exact."""
+    if noise is None:
+        return None
+    sigma = real_tensor(noise, "noise").to(values)  # type: ignore[arg-type]
+    full = _expand_noise(sigma, values.shape)
+    bad = ~(full.isfinite() & (full >= 0)) & valid[..., None]
+    if bad.any():
+        raise InputError(
+            f"noise: a standard deviation is a finite number of at least 0, not {full[bad][0]:g}"
+        )
+    full = full.masked_fill(~valid[..., None], 0)
+    return full if full.any() else None
+
+
+def _expand_noise(sigma: Tensor, shape: torch.Size) -> Tensor:
+    rows = sigma[..., None] if sigma.shape == shape[:-1] else sigma
+    fits = rows.ndim == len(shape) and all(
+        have in (1, want) for have, want in zip(rows.shape, shape, strict=True)
+    )
+    if not fits and sigma.ndim:
+        *leading, channels = shape
+        raise InputError(
+            f"noise: expected one number, shape {tuple(leading)} for one per row, {tuple(shape)}, "
+            f"or {(*[1] * len(leading), channels)} for one per channel, got {tuple(sigma.shape)}"
+        )
+    return rows.expand(shape).contiguous()
+
+
+def _grid(grid: Sequence[int] | None, dims: int) -> tuple[int, ...] | None:
+    if grid is None:
+        return None
+    size = tuple(int(cells) for cells in grid)
+    if len(size) != dims or min(size, default=0) < 1 or size != tuple(grid):
+        raise InputError(
+            f"grid: expected {dims} whole numbers of cells, at least 1 each, got {list(grid)}"
+        )
+    return size
+
+
 def _check_points(coords: Tensor, values: Tensor) -> None:
     if coords.ndim not in (2, 3) or 0 in coords.shape[-2:]:
         raise InputError(
             "coords: expected shape (M, P) or (B, M, P) with at least one point and dimension, "
             f"got {tuple(coords.shape)}"
         )
-    if values.shape[:-1] != coords.shape[:-1] or values.shape[-1] == 0:
+    if values.shape[:-1] != coords.shape[:-1] or values.shape[-1:].numel() == 0:
         expected = ", ".join(map(str, (*coords.shape[:-1], "C")))
         raise InputError(
             f"values: expected shape ({expected}) for coords of shape {tuple(coords.shape)}, "
@@ -188,5 +344,5 @@ def _check_finite(name: str, data: Tensor, valid: Tensor) -> None:
     kind = "NaN" if data[bad].isnan().all() else "NaN or infinite"
     raise InputError(
         f"{int(bad.sum())} of {total * data.shape[-1]} {name} are {kind} (in {rows} of {total} "
-        "rows); drop those rows or mark them invalid with valid="
+        "rows); drop those rows, mark them invalid with valid=, or pass a masked array"
     )

@@ -10,7 +10,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
-from sparsefield.data.cells import SAME_POINT, CellGrids, keep_means
+from sparsefield.data.cells import CellGrids, keep_means
+from sparsefield.data.conversion import SAME_POINT
 from sparsefield.data.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, resolve
@@ -150,7 +151,7 @@ def _sides(queries: Tensor, grids: CellGrids | None) -> Tensor:
 
 def _to_model(model: Model, obs: Observation, coords: Tensor) -> tuple[Observation, Tensor]:
     values = model.spec.normalizer.apply(obs.values)
-    normalised = Observation(obs.coords, values, obs.valid).to(model.device, torch.float32)
+    normalised = Observation(obs.coords, values, valid=obs.valid).to(model.device, torch.float32)
     return normalised, coords.to(model.device, torch.float32)
 
 

@@ -12,7 +12,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
-from sparsefield.data.cells import SAME_POINT, CellGrids
+from sparsefield.data.cells import CellGrids
+from sparsefield.data.conversion import SAME_POINT, inside, real_tensor
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.measurement import true_values
 from sparsefield.data.observation import Observation
@@ -186,10 +187,12 @@ def reconstruct(
         shape = tuple(shape or model.spec.shape)
         points = cell_centres(shape)
     elif shape is None:
-        points = torch.as_tensor(np.asarray(coords), dtype=torch.float32)
+        points = inside(real_tensor(coords, "coords").float())
     else:
         raise InputError("give either shape= or coords=, not both")
     _check_fit(model, obs, points)
+    if not np.any(np.asarray(noise)):
+        obs = obs.merged()
     if nfe is not None:
         if samples:
             raise InputError("nfe chooses the samples; give one of the two")
@@ -376,7 +379,9 @@ def fit_spread(
     """
     if samples < 2 or seed < 0:
         raise InputError(f"fit_spread needs samples >= 2 and seed >= 0, not {samples} and {seed}")
-    given = cell_centres(model.spec.shape) if coords is None else torch.as_tensor(coords).float()
+    given = (
+        cell_centres(model.spec.shape) if coords is None else real_tensor(coords, "coords").float()
+    )
     _check_fit(model, obs, given)
     normalizer = model.spec.normalizer
     places, values = obs.coords[obs.valid].float(), obs.values[obs.valid]

@@ -91,7 +91,7 @@ class DormandPrinceSampler(Sampler):
         results = []
         for item in range(len(start)):
             one = slice(item, item + 1)
-            seen = Observation(obs.coords[one], obs.values[one], obs.valid[one])
+            seen = Observation(obs.coords[one], obs.values[one], valid=obs.valid[one])
             side = None if cell is None else cell[one]
             own = partial(_only, start[one])
             results.append(super().__call__(flow, own, coords[one], seen, side))

@@ -99,7 +99,7 @@ def _read_table(path: Path, dims: int) -> "tuple[np.ndarray, np.ndarray]":
             f"{', '.join(names)}"
         )
     try:
-        table = np.array(rows, dtype=np.float32).reshape(len(rows), len(names))
+        table = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
     except ValueError as error:
         raise InputError(f"{path} is not a table of numbers: {error}") from error
     channels = [name for name in names if name not in axes]
