@@ -16,7 +16,7 @@ from sparsefield.core.errors import InputError
 from sparsefield.nn import scan as scan_package
 from sparsefield.nn.scan import BACKENDS, ScanInputs, selective_scan
 from sparsefield.nn.scan.cpu import operator as cpu
-from sparsefield.nn.scan.cpu.threads import run_in_threads
+from sparsefield.nn.scan.cpu.threads import finish, run_in_threads, take_range
 from sparsefield.nn.scan.mamba_ssm import call_kernel
 from sparsefield.nn.scan.reference.naive import scan_naive
 
@@ -268,8 +268,16 @@ def _child(inputs, queue):
     y = selective_scan(**inputs, backend="cpu")
     ranges = []
     with mock.patch.object(torch, "get_num_threads", return_value=3):
-        run_in_threads(lambda *call: ranges.append(call), 3)
+        run_in_threads(_note_ranges, 3, ranges)
     queue.put((float(y.double().sum()), len(ranges)))
+
+
+def _note_ranges(queue, ranges):
+    start, stop = take_range(queue)
+    while start < stop:
+        ranges.append((start, stop))
+        finish(queue, stop - start)
+        start, stop = take_range(queue)
 
 
 def _float_inputs():
@@ -280,7 +288,7 @@ def _float_inputs():
 def test_a_forked_child_can_scan():
     inputs = _float_inputs()
     expected = float(selective_scan(**inputs, backend="cpu").double().sum())
-    run_in_threads(lambda *call: None, 2)
+    run_in_threads(_note_ranges, 2, [])
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     child = context.Process(target=_child, args=(inputs, queue), daemon=True)

@@ -1,15 +1,22 @@
 """How compiled kernels share a machine's processors with torch."""
 
+import random
+import signal
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from numba import njit
 
+from sparsefield.nn.local_attention import local_attention
+from sparsefield.nn.neighbours import nearest
+from sparsefield.nn.scan import selective_scan
 from sparsefield.nn.scan.cpu import threads
-from sparsefield.nn.scan.cpu.threads import run_in_threads
+from sparsefield.nn.scan.cpu.threads import finish, run_in_threads, take_range, take_worker
 
 
 @pytest.fixture(params=["openmp", "pool"])
@@ -23,12 +30,32 @@ def team(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(params=[1, 2, 3])
-def count(request):
+@pytest.fixture
+def thread_count():
+    """Return what sets the number of torch's threads, which is as before after the test."""
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def count(request, thread_count):
+    thread_count(request.param)
+    return request.param
+
+
+def as_kernel(work):
+    """Make a kernel of work(worker, start, stop)."""
+
+    def kernel(queue):
+        worker = take_worker(queue)
+        start, stop = take_range(queue)
+        while start < stop:
+            work(worker, start, stop)
+            finish(queue, stop - start)
+            start, stop = take_range(queue)
+
+    return kernel
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems may bring another runtime")
@@ -39,16 +66,33 @@ def test_torchs_own_threads_are_found():
 @pytest.mark.parametrize("tasks", [1, 2, 7, 100])
 def test_every_task_is_done_once_by_no_more_threads_than_torch_has(team, count, tasks):
     calls = []
-    run_in_threads(lambda *call: calls.append(call), tasks)
+    run_in_threads(as_kernel(lambda *call: calls.append(call)), tasks)
     assert {worker for worker, _, _ in calls} <= set(range(count))
     done = [task for _, start, stop in calls for task in range(start, stop)]
     assert sorted(done) == list(range(tasks))
 
 
+@njit(nogil=True)
+def _count_visits(queue, visits):
+    start, stop = take_range(queue)
+    while start < stop:
+        for task in range(start, stop):
+            visits[task] += 1
+        finish(queue, stop - start)
+        start, stop = take_range(queue)
+
+
+def test_compiled_threads_take_no_task_twice(team, count):
+    visits = np.zeros(1001, np.int64)
+    for _ in range(200):
+        run_in_threads(_count_visits, len(visits), visits)
+    assert (visits == 200).all()
+
+
 def test_threads_work_at_the_same_time(team, count):
     """Each waits for all others, which only threads that run together can do."""
     meeting = threading.Barrier(count)
-    run_in_threads(lambda *call: meeting.wait(timeout=20), count)
+    run_in_threads(as_kernel(lambda *call: meeting.wait(timeout=20)), count)
     assert not meeting.broken
 
 
@@ -58,49 +102,102 @@ def test_a_slow_thread_leaves_its_share_to_others(team, count):
     calls = []
 
     def work(worker, start, stop):
-        if worker == 0:
+        if threading.current_thread() is threading.main_thread():
             time.sleep(0.05)
         calls.append((worker, start, stop))
 
-    run_in_threads(work, 24)
+    run_in_threads(as_kernel(work), 24)
     shares = [sum(b - a for w, a, b in calls if w == worker) for worker in range(count)]
-    assert shares[0] < max(shares[1:])
+    assert min(shares) < max(shares)
+    assert sum(shares) == 24
 
 
-def test_no_tasks_are_one_empty_range(team, count):
+def test_no_tasks_are_no_work(team, count):
     seen = []
-    run_in_threads(lambda *call: seen.append(call), 0)
-    assert seen == [(0, 0, 0)]
+    run_in_threads(as_kernel(lambda *call: seen.append(call)), 0)
+    assert not seen
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_reaches_the_caller_after_all_threads_have_ended(team, failing):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("main_fails", [True, False])
+def test_an_error_reaches_the_caller_after_all_threads_have_ended(team, main_fails, thread_count):
     """What a kernel writes to may be gone once the call has ended."""
     ended = threading.Event()
     meeting = threading.Barrier(2)
 
     def work(worker, start, stop):
         meeting.wait(timeout=20)
-        if worker == failing:
+        if (threading.current_thread() is threading.main_thread()) == main_fails:
             raise ArithmeticError
         time.sleep(0.05)
         ended.set()
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(ArithmeticError):
-            run_in_threads(work, 2)
-    finally:
-        torch.set_num_threads(before)
+    thread_count(2)
+    with pytest.raises((ArithmeticError, RuntimeError)):
+        run_in_threads(as_kernel(work), 2)
     assert ended.is_set()
 
 
 def test_callers_in_several_threads_get_their_own_results(team, count):
     def caller(number):
         done = []
-        run_in_threads(lambda _, start, stop: done.extend(range(start, stop)), 50 + number)
+        kernel = as_kernel(lambda _, start, stop: done.extend(range(start, stop)))
+        run_in_threads(kernel, 50 + number)
         return sorted(done) == list(range(50 + number))
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(caller, range(40)))
+
+
+def _scan():
+    u, B = torch.randn(4, 64, 64), torch.randn(4, 64, 16)
+    return lambda: selective_scan(u, u, -torch.ones(64, 16), B, B, backend="cpu")
+
+
+def _scan_backward():
+    u = torch.randn(4, 64, 64, requires_grad=True)
+    B = torch.randn(4, 64, 16)
+    return lambda: selective_scan(u, u, -torch.ones(64, 16), B, B, backend="cpu").sum().backward()
+
+
+def _attention():
+    q = torch.randn(2, 600, 2, 16)
+    index = torch.randint(600, (2, 600, 8))
+    return lambda: local_attention(q, q, q, torch.zeros(2, 600, 8, 2), index, backend="cpu")
+
+
+def _neighbours():
+    points = torch.rand(2, 500, 2)
+    return lambda: nearest(points, points, torch.ones(2, 500, dtype=torch.bool), 8)
+
+
+class Alarm(Exception):
+    """What the handler of a signal raises."""
+
+
+@pytest.fixture
+def alarm():
+    """Let SIGALRM raise; return how many did so far, in a list."""
+    fired = []
+
+    def handle(*_):
+        fired.append(True)
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, handle)
+    yield fired
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this platform")
+@pytest.mark.parametrize("make", [_scan, _scan_backward, _attention, _neighbours])
+def test_what_a_signals_handler_raises_reaches_the_caller(make, alarm, team, thread_count):
+    thread_count(2)
+    call, delays = make(), random.Random(0)
+    call()  # compiles
+    for number in range(1, 31):
+        with pytest.raises(Alarm):
+            signal.setitimer(signal.ITIMER_REAL, delays.uniform(2e-4, 3e-3))
+            while len(alarm) < number:
+                call()

@@ -8,7 +8,10 @@ from numba import njit
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from sparsefield.nn.scan.cpu.threads import run_in_threads
+from sparsefield.core.errors import InputError
+from sparsefield.nn.checks import check_tensors
+from sparsefield.nn.compiled import AVAILABLE, compiled
+from sparsefield.nn.scan.cpu.threads import finish, run_in_threads, take_range
 
 DENSE_ENTRIES = 2**24  # distances in memory at a time
 TREE_POINTS = 2**12  # about where the tree overtakes the sort
@@ -36,14 +39,36 @@ def nearest(
     Returns:
         The index i of the neighbours, (B, L, K), int64, and whether there is such a neighbour,
         (B, L, K), bool: where fewer than K points are valid the last places have index 0.
+
+    Raises:
+        InputError: Shapes do not fit, `valid` is not bool, coordinates are not real floating-point
+            tensors, or tensors are on several devices.
     """
+    _check(coords, context_coords, valid)
     coords, context_coords = coords.detach().double(), context_coords.detach().double()
     k = min(k, context_coords.shape[1])
     if context_coords.shape[1] >= TREE_POINTS:
         return _nearest_tree(coords, context_coords, valid, k)
-    if coords.device.type == "cpu":
+    if coords.device.type == "cpu" and AVAILABLE:
         return _nearest_sorted(coords, context_coords, valid, k)
     return _nearest_dense(coords, context_coords, valid, k)
+
+
+def _check(coords: Tensor, context_coords: Tensor, valid: Tensor) -> None:
+    """Raise InputError for what kernels would read as memory that is not theirs."""
+    check_tensors("the search", {"coords": coords, "context_coords": context_coords})
+    if valid.dtype != torch.bool or valid.device != coords.device:
+        raise InputError(
+            f"valid must be bool on {coords.device}, not {valid.dtype} on {valid.device}"
+        )
+    fit = (
+        coords.ndim == context_coords.ndim == 3
+        and coords.shape[::2] == context_coords.shape[::2]
+        and context_coords.shape[:2] == valid.shape
+    )
+    if not fit:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (coords, context_coords, valid))
+        raise InputError(f"coords, context_coords and valid do not fit: {shapes}")
 
 
 def _nearest_dense(
@@ -74,29 +99,37 @@ def _nearest_sorted(
     reached = torch.zeros(items, length, k, dtype=torch.bool)
     axes = (x.transpose(1, 2).contiguous().numpy() for x in (coords, context_coords))
     arrays = [*axes, valid.numpy(), index.numpy(), reached.numpy()]
-    run_in_threads(lambda _, start, stop: _sort(start, stop, *arrays), items * length)
+    run_in_threads(_sort, items * length, *arrays)
     return index, reached
 
 
-@njit(nogil=True, cache=True)
-def _sort(
-    start: int, stop: int, coords: Any, context: Any, valid: Any, index: Any, reached: Any
-) -> None:
-    """Fill index and reached of the queries number start to stop, counted over all items."""
+@compiled
+def _sort(queue: Any, coords: Any, context: Any, valid: Any, index: Any, reached: Any) -> None:
+    """Fill index and reached of the queries of a queue, counted over all items."""
     _, length, k = index.shape
     points = context.shape[2]
     distance, order = np.empty(points), np.empty(points, np.int32)
     bins, ends = np.empty(points, np.int32), np.empty(BINS + 1, np.int32)
-    for task in range(start, stop):
-        item, query = divmod(task, length)
-        top = _measure(coords[item, :, query], context[item], valid[item], distance)
-        _assign_bins(distance, top, bins)
-        count = _sort_bins(bins, k, ends, order)
-        _sort_almost_sorted(distance, order[:count])
-        for j in range(k):
-            if distance[order[j]] < np.inf:
-                index[item, query, j] = order[j]
-                reached[item, query, j] = True
+    start, stop = take_range(queue)
+    while start < stop:
+        for task in range(start, stop):
+            item, query = divmod(task, length)
+            top = _measure(coords[item, :, query], context[item], valid[item], distance)
+            _assign_bins(distance, top, bins)
+            count = _sort_bins(bins, k, ends, order)
+            _sort_almost_sorted(distance, order[:count])
+            _take_first(distance, order, index[item, query], reached[item, query])
+        finish(queue, stop - start)
+        start, stop = take_range(queue)
+
+
+@njit
+def _take_first(distance: Any, order: Any, index: Any, reached: Any) -> None:
+    """Fill the first neighbours of a query, as far as there are any."""
+    for j in range(index.size):
+        if distance[order[j]] < np.inf:
+            index[j] = order[j]
+            reached[j] = True
 
 
 @njit

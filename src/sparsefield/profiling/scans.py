@@ -16,7 +16,7 @@ from sparsefield.nn.attention import merge_heads, split_heads
 from sparsefield.nn.scan import BACKENDS, selective_scan
 from sparsefield.nn.scan.cpu.layout import CHUNK, VECTOR
 from sparsefield.nn.scan.cpu.simd import LANES, exp2, load, store
-from sparsefield.nn.scan.cpu.threads import run_in_threads
+from sparsefield.nn.scan.cpu.threads import finish, run_in_threads, take_range, take_worker
 from sparsefield.profiling.timing import Work, compare, environment
 
 
@@ -190,18 +190,20 @@ class _Exponentials(torch.autograd.Function):
 
 def _exponentiate(count: int) -> None:
     scratch = torch.zeros(torch.get_num_threads(), CHUNK * LANES)
-    run_in_threads(
-        lambda worker, start, stop: _repeat_exp2(stop - start, scratch[worker].data_ptr()),
-        count // (CHUNK * LANES),
-    )
+    run_in_threads(_repeat_exp2, count // (CHUNK * LANES), scratch.data_ptr())
 
 
 @njit(nogil=True)
-def _repeat_exp2(times: int, address: int) -> None:
-    """Replace a row of vectors in the first cache by its powers of two, some times."""
-    for _ in range(times):
-        for i in range(CHUNK):
-            store(address + i * VECTOR, exp2(load(address + i * VECTOR)))
+def _repeat_exp2(queue: Any, scratch: int) -> None:
+    """Replace a row of vectors in the first cache by its powers of two, once for every task."""
+    address = scratch + take_worker(queue) * CHUNK * VECTOR
+    start, stop = take_range(queue)
+    while start < stop:
+        for _ in range(start, stop):
+            for i in range(CHUNK):
+                store(address + i * VECTOR, exp2(load(address + i * VECTOR)))
+        finish(queue, stop - start)
+        start, stop = take_range(queue)
 
 
 PEERS: dict[str, Callable[..., Tensor]] = {

@@ -5,8 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sparsefield.core.errors import unknown_name
-from sparsefield.nn.local_attention.cpu import attend_cpu
+from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.nn.checks import check_tensors
+from sparsefield.nn.compiled import AVAILABLE
+from sparsefield.nn.local_attention.cpu import attend_cpu, check_index
 from sparsefield.nn.local_attention.gather import attend_gather
 
 BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
@@ -42,11 +44,38 @@ def local_attention(
         y in the type of q, (B, L, H, E).
 
     Raises:
-        InputError: If the backend is unknown or cannot take these tensors.
+        InputError: Shapes do not fit, a neighbour is none of the keys (asked on processors
+            only), tensors are on several devices or not real floating-point ones, the backend is
+            unknown or cannot take these tensors.
     """
+    _check(q, k, v, bias, index)
     if backend == "auto":
-        fused = q.device.type == "cpu" and q.dtype != torch.float64
+        fused = AVAILABLE and q.device.type == "cpu" and q.dtype != torch.float64
         backend = "cpu" if fused else "gather"
     if backend not in BACKENDS:
         raise unknown_name("local attention backend", backend, ["auto", *BACKENDS])
     return BACKENDS[backend](q, k, v, bias, index)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, index: Tensor) -> None:
+    """Raise InputError for what kernels would read as memory that is not theirs."""
+    floating = {"q": q, "k": k, "v": v, "bias": bias}
+    check_tensors("local attention", floating)
+    if index.dtype not in (torch.int64, torch.int32) or index.device != q.device:
+        raise InputError(
+            f"the index of local attention must be int64 or int32 on {q.device}, not "
+            f"{index.dtype} on {index.device}"
+        )
+    fit = (
+        q.ndim == k.ndim == 4
+        and index.ndim == 3
+        and k.shape == v.shape
+        and (len(q), *q.shape[2:]) == (len(k), *k.shape[2:])
+        and index.shape[:2] == q.shape[:2]
+        and bias.shape == (*index.shape, q.shape[2])
+    )
+    if not fit:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (*floating.values(), index))
+        raise InputError(f"q, k, v, bias and index of local attention do not fit: {shapes}")
+    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_index(index, k.shape[1])

@@ -15,6 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.nn.compiled import compiled, require_numba
 from sparsefield.nn.local_attention.rows import (
     ROWS,
     WIDTH,
@@ -25,7 +26,7 @@ from sparsefield.nn.local_attention.rows import (
     total,
 )
 from sparsefield.nn.scan.cpu.simd import LANES, LOG2_E, at_least, exp2, load, splat, store
-from sparsefield.nn.scan.cpu.threads import run_in_threads
+from sparsefield.nn.scan.cpu.threads import finish, run_in_threads, take_range
 
 LOWEST = float(np.finfo(np.float32).min)
 ROW = 4 * WIDTH  # bytes
@@ -168,23 +169,34 @@ def _softmax_backward(weights: int, grads: int, places: int) -> None:
         store(grads + j, load(weights + j) * (load(grads + j) - mean))
 
 
-@njit(nogil=True, cache=True)
-def _forward(start: int, stop: int, inputs: Any, y: Any, log_sum: Any) -> None:
-    """Attend from the queries number start to stop, counted over all items; y starts at zero."""
-    _, length, heads, width = y.shape
-    head, places = 4 * width, _places(inputs.neighbours.shape[1])
+@compiled
+def _forward(queue: Any, inputs: Any, y: Any, log_sum: Any) -> None:
+    """Attend from the queries of a queue, counted over all items; y starts at zero."""
+    heads, places = y.shape[2], _places(inputs.neighbours.shape[1])
     offsets, scores = np.zeros(places, np.int64), np.empty((heads, places), np.float32)
+    start, stop = take_range(queue)
+    while start < stop:
+        for query in range(start, stop):
+            _load_neighbours(inputs, query, offsets, scores)
+            _attend(inputs, query, offsets, scores, y, log_sum)
+        finish(queue, stop - start)
+        start, stop = take_range(queue)
+
+
+@njit
+def _attend(inputs: Any, query: int, offsets: Any, scores: Any, y: Any, log_sum: Any) -> None:
+    """Do all heads of one query, whose scores start as the bias."""
+    _, length, heads, width = y.shape
+    head, places = 4 * width, offsets.size
     near = Neighbours(_address(offsets), places)
     q, k, v = _address(inputs.q), _address(inputs.k), _address(inputs.v)
-    for query in range(start, stop):
-        _load_neighbours(inputs, query, offsets, scores)
-        first = query // length * inputs.k.shape[1]
-        for h in range(heads):
-            at, rows = (query * heads + h) * head, (first * heads + h) * head
-            score = _address(scores) + 4 * h * places
-            _add_products(inputs.scale * LOG2_E, q + at, k + rows, width, near, score)
-            log_sum[query, h] = _softmax(score, places)
-            _combine(1.0, score, v + rows, width, near, _address(y) + at)
+    first = query // length * inputs.k.shape[1]
+    for h in range(heads):
+        at, rows = (query * heads + h) * head, (first * heads + h) * head
+        score = _address(scores) + 4 * h * places
+        _add_products(inputs.scale * LOG2_E, q + at, k + rows, width, near, score)
+        log_sum[query, h] = _softmax(score, places)
+        _combine(1.0, score, v + rows, width, near, _address(y) + at)
 
 
 @njit
@@ -220,35 +232,48 @@ def _reverse_head(
     _scatter(weights, to.dy, to.dv, width, near)
 
 
-@njit(nogil=True, cache=True)
-def _backward(start: int, stop: int, inputs: Any, grad: Any) -> None:
-    """Do the backward of the parts number start to stop; all gradients start at zero."""
-    _, length, heads, width = inputs.q.shape
-    parts, points = grad.k.shape[1:3]
-    head, places = 4 * width, _places(inputs.neighbours.shape[1])
+@compiled
+def _backward(queue: Any, inputs: Any, grad: Any) -> None:
+    """Do the backward of the parts of a queue; all gradients start at zero."""
+    heads, length = inputs.q.shape[2], inputs.q.shape[1]
+    parts, places = grad.k.shape[1], _places(inputs.neighbours.shape[1])
     offsets, weights = np.zeros(places, np.int64), np.empty((heads, places), np.float32)
     grads = np.empty_like(weights)
-    near = Neighbours(_address(offsets), places)
-    base = _addresses(inputs, grad)
-    for task in range(start, stop):
-        item, part = divmod(task, parts)
-        first, last = part * length // parts, (part + 1) * length // parts
-        for query in range(item * length + first, item * length + last):
-            _load_neighbours(inputs, query, offsets, weights)
-            grads[:] = 0.0
-            for h in range(heads):
-                at = (query * heads + h) * head
-                rows, sums = (item * points * heads + h) * head, (task * points * heads + h) * head
-                _reverse_head(
-                    _move(base, at, rows, sums),
-                    inputs.scale,
-                    grad.log_sum[query, h],
-                    width,
-                    near,
-                    _address(weights) + 4 * h * places,
-                    _address(grads) + 4 * h * places,
-                )
-            _store_bias_gradient(grads, grad.bias[query])
+    start, stop = take_range(queue)
+    while start < stop:
+        for task in range(start, stop):
+            item, part = divmod(task, parts)
+            first, last = part * length // parts, (part + 1) * length // parts
+            for query in range(item * length + first, item * length + last):
+                _load_neighbours(inputs, query, offsets, weights)
+                _reverse_query(inputs, grad, task, query, offsets, weights, grads)
+        finish(queue, stop - start)
+        start, stop = take_range(queue)
+
+
+@njit
+def _reverse_query(
+    inputs: Any, grad: Any, task: int, query: int, offsets: Any, weights: Any, grads: Any
+) -> None:
+    """Do the backward of all heads of one query; the weights start as the bias."""
+    _, length, heads, width = inputs.q.shape
+    points, head, places = inputs.k.shape[1], 4 * width, offsets.size
+    near, base = Neighbours(_address(offsets), places), _addresses(inputs, grad)
+    item = query // length
+    grads[:] = 0.0
+    for h in range(heads):
+        at = (query * heads + h) * head
+        rows, sums = (item * points * heads + h) * head, (task * points * heads + h) * head
+        _reverse_head(
+            _move(base, at, rows, sums),
+            inputs.scale,
+            grad.log_sum[query, h],
+            width,
+            near,
+            _address(weights) + 4 * h * places,
+            _address(grads) + 4 * h * places,
+        )
+    _store_bias_gradient(grads, grad.bias[query])
 
 
 @njit
@@ -276,18 +301,19 @@ def _queries(x: Tensor, dtype: torch.dtype) -> np.ndarray:
 
 
 def _inputs(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, index: Tensor) -> Inputs:
-    # the kernels would touch whatever memory wrong shapes or indices point to
-    if (
-        k.shape != v.shape
-        or q.shape[2:] != k.shape[2:]
-        or bias.shape != (*index.shape, q.shape[2])
-    ):
-        shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v, bias, index))
-        raise InputError(f"q, k, v, bias and index of local attention do not fit: {shapes}")
-    if index.numel() and not 0 <= index.min() <= index.max() < k.shape[1]:
-        raise InputError(f"an index of local attention is not one of the {k.shape[1]} keys")
+    check_index(index, k.shape[1])  # the kernels would read whatever memory it points to
     bias_, neighbours = _queries(bias, torch.float32), _queries(index, torch.int64)
     return Inputs(_rows(q), _rows(k), _rows(v), bias_, neighbours, 1 / math.sqrt(q.shape[-1]))
+
+
+def check_index(index: Tensor, keys: int) -> None:
+    """Check the neighbours.
+
+    Raises:
+        InputError: One of them is not in [0, keys).
+    """
+    if index.numel() and not 0 <= index.min() <= index.max() < keys:
+        raise InputError(f"an index of local attention is not one of the {keys} keys")
 
 
 @torch.library.custom_op("sparsefield::local_attention", mutates_args=())
@@ -297,11 +323,9 @@ def _attention_op(
     """Return y and the base-2 logarithm of the sum of the weights, (B, L, H)."""
     inputs = _inputs(q, k, v, bias, index)
     y = np.zeros_like(inputs.q)
-    log_sum = np.empty((len(inputs.neighbours), q.shape[2]), np.float32)
-    run_in_threads(
-        lambda _, start, stop: _forward(start, stop, inputs, y, log_sum), len(inputs.neighbours)
-    )
-    return _trimmed(y, q).to(q.dtype), torch.from_numpy(log_sum).view(q.shape[:3])
+    log_sum = torch.empty(len(inputs.neighbours), q.shape[2])
+    run_in_threads(_forward, len(inputs.neighbours), inputs, y, log_sum.numpy())
+    return _trimmed(y, q).to(q.dtype), log_sum.view(q.shape[:3])
 
 
 @_attention_op.register_fake
@@ -317,12 +341,12 @@ def _backward_op(
     """Return the gradients of q, k, v and bias, in float32."""
     inputs = _inputs(q, k, v, bias, index)
     parts = _parts(*q.shape[:2])
-    dq, dbias = np.zeros_like(inputs.q), np.empty_like(inputs.bias)
+    dq, dbias = np.zeros_like(inputs.q), torch.empty(inputs.bias.shape)
     dk, dv = (np.zeros((len(k), parts, *inputs.k.shape[1:]), np.float32) for _ in range(2))
-    grad = Gradients(_rows(dy), _queries(log_sum, torch.float32), dq, dk, dv, dbias)
-    run_in_threads(lambda _, start, stop: _backward(start, stop, inputs, grad), len(q) * parts)
+    grad = Gradients(_rows(dy), _queries(log_sum, torch.float32), dq, dk, dv, dbias.numpy())
+    run_in_threads(_backward, len(q) * parts, inputs, grad)
     heads = [_trimmed(x, q) for x in (dq, dk.sum(1) * np.float32(inputs.scale), dv.sum(1))]
-    return [*heads, torch.from_numpy(dbias).view(bias.shape)]
+    return [*heads, dbias.view(bias.shape)]
 
 
 def _parts(items: int, length: int) -> int:
@@ -357,7 +381,13 @@ _attention_op.register_autograd(_gradients, setup_context=_save_for_backward)
 
 
 def attend_cpu(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, index: Tensor) -> Tensor:
-    """Return y (B, L, H, E); see `local_attention`."""
+    """Return y (B, L, H, E); see `local_attention`.
+
+    Raises:
+        InputError: The tensors are float64 or not in the processor's memory, or numba is turned
+            off.
+    """
+    require_numba("the local attention backend 'cpu'", "use 'gather'")
     if q.device.type != "cpu" or q.dtype == torch.float64:
         raise InputError(
             f"the local attention backend 'cpu' takes float32 or less on the processor, not "

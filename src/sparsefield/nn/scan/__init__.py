@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.nn.checks import check_tensors
+from sparsefield.nn.compiled import AVAILABLE
 from sparsefield.nn.scan.cpu.operator import scan_cpu
 from sparsefield.nn.scan.mamba_ssm import scan_mamba_ssm
 from sparsefield.nn.scan.reference.chunked import scan_chunked
@@ -88,35 +90,38 @@ def selective_scan(
         y_k = (sum over n of C_k h_k + D u_k) silu(z_k)
 
     The decay is the exact zero-order hold of dh/ds = A h; for the input its first-order form s B
-    replaces (exp(s A) - 1) / A B, as in Mamba's own code. The state is float32 for all inputs but
-    float64, which only the backends in plain PyTorch take.
+    replaces (exp(s A) - 1) / A B, as in Mamba's own code. The type of u decides in which types the
+    scan computes: the state is float64 for u in float64, which only the backends in plain PyTorch
+    take, and float32 for all others. The other inputs may have other types; they are converted.
 
     References:
         Mamba: Linear-Time Sequence Modeling with Selective State Spaces (Gu & Dao, 2023),
         https://arxiv.org/abs/2312.00752, equations 2 to 4 and section 3.
 
     Args:
-        u: input, shape (B, L, D).
-        delta: step sizes before the softplus, shape (B, L, D).
-        A: rates of the states, negative, shape (D, N).
-        B: input weights, shape (B, L, N).
-        C: output weights, shape (B, L, N).
-        D: weights of the skip connection, shape (D,).
-        z: gate, shape (B, L, D).
-        delta_bias: added to delta, shape (D,).
-        h0: state before the first token, shape (B, D, N); zero if absent.
-        reverse: scan from the last token to the first, as if all sequences were flipped.
-        return_state: also return the state after the token that was scanned last.
-        backend: a key of `BACKENDS`, or "auto" to pick by device and type.
+        u: Input, (B, L, D).
+        delta: Step sizes before the softplus, (B, L, D).
+        A: Rates of the states, negative, (D, N).
+        B: Input weights, (B, L, N).
+        C: Output weights, (B, L, N).
+        D: Weights of the skip connection, (D,).
+        z: Gate, (B, L, D).
+        delta_bias: Added to delta, (D,).
+        h0: State before the first token, (B, D, N); zero if absent.
+        reverse: Scan from the last token to the first, as if all sequences were flipped.
+        return_state: Also return the state after the token that was scanned last.
+        backend: A key of `BACKENDS`, or "auto" to pick by device and type.
 
     Returns:
-        y, shape (B, L, D), in the type of u; with `return_state` also h, shape (B, D, N).
+        y, (B, L, D), in the type of u; with `return_state` also h, (B, D, N).
 
     Raises:
-        InputError: if shapes do not fit, the backend is unknown or cannot run on these inputs.
+        InputError: Shapes do not fit, an input is on another device than u or is not a real
+            floating-point tensor, the backend is unknown or cannot run on these inputs.
     """
     inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, h0, reverse)
     _check_shapes(inputs)
+    check_tensors("the scan", dict(zip(inputs._fields[:-1], inputs[:-1], strict=True)))
     if backend == "auto":
         backend, reason = _pick(inputs)
         _announce(backend, reason)
@@ -158,12 +163,12 @@ def _pick(x: ScanInputs) -> tuple[str, str]:
     device = x.u.device.type
     if x.u.dtype == torch.float64:
         return "chunked", "float64 needs plain PyTorch"
-    if device == "cpu":
+    if device == "cpu" and AVAILABLE:
         return "cpu", f"the fused kernel for {x.u.dtype} on the processor"
     if device == "cuda" and triton.INSTALLED:
         return "triton", f"the fused kernels for {x.u.dtype} on the GPU"
-    missing = "; triton is not installed" if device == "cuda" else ""
-    return "chunked", f"plain PyTorch on {device}{missing}"
+    missing = {"cuda": "; triton is not installed", "cpu": "; NUMBA_DISABLE_JIT is set"}
+    return "chunked", f"plain PyTorch on {device}{missing.get(device, '')}"
 
 
 def _announce(backend: str, reason: str) -> None:

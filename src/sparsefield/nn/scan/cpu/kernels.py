@@ -7,15 +7,11 @@ forward keeps the state before every chunk; the backward visits the chunks from 
 computes the states in between again.
 """
 
-import logging
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from numba import njit
 
-from sparsefield.nn.scan.cpu import layout, simd
+from sparsefield.nn.compiled import compiled
 from sparsefield.nn.scan.cpu.layout import (
     CHUNK,
     ROW,
@@ -41,8 +37,7 @@ from sparsefield.nn.scan.cpu.simd import (
     store,
     store_total,
 )
-
-_log = logging.getLogger(__name__)
+from sparsefield.nn.scan.cpu.threads import finish, take_range, take_worker
 
 
 @njit
@@ -230,20 +225,31 @@ def _task(scan: Any, task: int) -> Any:
     return item, group * scan.group, min((group + 1) * scan.group, scan.blocks)
 
 
-def _entry_points(source: str) -> Any:
-    """Compile the two kernels, with `source` in the key of numba's cache on disk.
+@njit
+def _reverse_chunk(
+    scan: Any, task: int, chunk: int, tile: Any, grad: Any, saved: int, sums: int, row: int
+) -> None:
+    """Do the backward of one chunk of a task, whose sums for dB and dC go to a row of each."""
+    item, first_block, last_block = _task(scan, task)
+    chunks = (scan.length + CHUNK - 1) // CHUNK
+    count = min(CHUNK, scan.length - chunk * CHUNK)
+    _clear(sums, 2 * scan.states * ROW)
+    for block in range(first_block, last_block):
+        place = Place(item, block, chunk * CHUNK, count)
+        at = ((item * scan.blocks + block) * chunks + chunk) * scan.states * VECTOR
+        _reverse_place(scan, place, tile, grad, saved + at, sums)
+    _sum_lanes(scan.states, count, sums, grad.B + row)
+    _sum_lanes(scan.states, count, sums + scan.states * ROW, grad.C + row)
 
-    By itself numba notices changes in the file of an entry point only, not in those it calls.
-    """
 
-    def forward(
-        start: int, stop: int, scratch: int, scan: Any, y: Any, state: int, saved: int
-    ) -> None:
-        """Scan the tasks start to stop; `saved`, if any, gets the state before every chunk."""
-        _ = source
-        tile = tile_at(scratch)
-        chunks = (scan.length + CHUNK - 1) // CHUNK
-        size = scan.states * VECTOR
+@compiled
+def forward(queue: Any, scratch: int, scan: Any, y: Any, state: int, saved: int) -> None:
+    """Scan the tasks of a queue; `saved`, if any, gets the state before every chunk."""
+    tile = tile_at(scratch + take_worker(queue) * TILE_ROWS * ROW)
+    chunks = (scan.length + CHUNK - 1) // CHUNK
+    size = scan.states * VECTOR
+    start, stop = take_range(queue)
+    while start < stop:
         for task in range(start, stop):
             item, first_block, last_block = _task(scan, task)
             for chunk in range(chunks):
@@ -253,53 +259,28 @@ def _entry_points(source: str) -> Any:
                     at = item * scan.blocks + block
                     keep = saved + (at * chunks + chunk) * size if saved else 0
                     _scan_place(scan, place, tile, y, state + at * size, keep)
+        finish(queue, stop - start)
+        start, stop = take_range(queue)
 
-    def backward(
-        start: int,
-        stop: int,
-        scratch: int,
-        scan: Any,
-        grad: Any,
-        saved: int,
-        first_chunk: int,
-        last_chunk: int,
-    ) -> None:
-        """Do the backward of the tasks start to stop, from before last_chunk to first_chunk."""
-        _ = source
-        tile, sums = tile_at(scratch), scratch + TILE_ROWS * ROW
-        sums_c = sums + scan.states * ROW
-        chunks = (scan.length + CHUNK - 1) // CHUNK
+
+@compiled
+def backward(
+    queue: Any,
+    scratch: int,
+    scan: Any,
+    grad: Any,
+    saved: int,
+    first_chunk: int,
+    last_chunk: int,
+) -> None:
+    """Do the backward of the tasks of a queue, from before last_chunk to first_chunk."""
+    scratch += take_worker(queue) * (TILE_ROWS + 2 * scan.states) * ROW
+    tile, sums = tile_at(scratch), scratch + TILE_ROWS * ROW
+    start, stop = take_range(queue)
+    while start < stop:
         for task in range(start, stop):
-            item, first_block, last_block = _task(scan, task)
             for chunk in range(last_chunk - 1, first_chunk - 1, -1):
-                count = min(CHUNK, scan.length - chunk * CHUNK)
-                _clear(sums, 2 * scan.states * ROW)
-                for block in range(first_block, last_block):
-                    place = Place(item, block, chunk * CHUNK, count)
-                    at = ((item * scan.blocks + block) * chunks + chunk) * scan.states * VECTOR
-                    _reverse_place(scan, place, tile, grad, saved + at, sums)
-                at = (task * grad.rows + (chunk - first_chunk) * CHUNK) * scan.states * 4
-                _sum_lanes(scan.states, count, sums, grad.B + at)
-                _sum_lanes(scan.states, count, sums_c, grad.C + at)
-
-    return _cached(forward), _cached(backward)
-
-
-def _cached(kernel: Any) -> Any:
-    """Compile without the interpreter lock, kept on disk where there is a place for it."""
-    try:
-        return njit(nogil=True, cache=True)(kernel)
-    except RuntimeError:  # neither the package nor the user has a writable directory
-        return njit(nogil=True)(kernel)
-
-
-_sources = b"".join(Path(file).read_bytes() for file in (__file__, layout.__file__, simd.__file__))
-forward, backward = _entry_points(sha256(_sources).hexdigest())
-
-
-@cache
-def announce_compilation() -> None:
-    """Say, before the first call in a process, that it will take a while if nothing is on disk."""
-    directory = forward.stats.cache_path
-    if directory is None or not any(Path(directory).glob("kernels._entry_points*.nbi")):
-        _log.warning("compiling the selective scan for this processor, once; takes seconds")
+                row = (task * grad.rows + (chunk - first_chunk) * CHUNK) * scan.states * 4
+                _reverse_chunk(scan, task, chunk, tile, grad, saved, sums, row)
+        finish(queue, stop - start)
+        start, stop = take_range(queue)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.nn.compiled import require_numba
 from sparsefield.nn.scan.cpu import kernels
 from sparsefield.nn.scan.cpu.layout import CHUNK, ROW, TILE_ROWS, Gradients, Scan, Tokens
 from sparsefield.nn.scan.cpu.memory import on_huge_pages
@@ -125,17 +126,19 @@ def _new_saved(x: ScanInputs, save: bool) -> Tensor:
 def _scan_op(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, the last state, and (if asked to save) the state before every chunk."""
     x = ScanInputs(*args)
-    kernels.announce_compilation()
     launch = _Launch(x, torch.get_num_threads())
     y, saved = _new_rows(x.u), on_huge_pages(_new_saved(x, save))
     scratch = _scratch(x.u, TILE_ROWS)
     state = _pack(initial_state(x))
-
-    def work(worker: int, start: int, stop: int) -> None:
-        at, keep = scratch[worker].data_ptr(), saved.data_ptr() if save else 0
-        kernels.forward(start, stop, at, launch.scan, _tokens(y), state.data_ptr(), keep)
-
-    run_in_threads(work, launch.tasks)
+    run_in_threads(
+        kernels.forward,
+        launch.tasks,
+        scratch.data_ptr(),
+        launch.scan,
+        _tokens(y),
+        state.data_ptr(),
+        saved.data_ptr() if save else 0,
+    )
     return y.to(x.u.dtype), _unpack(state, x.u.shape[2]), saved
 
 
@@ -185,12 +188,16 @@ class _Backward:
 
     def _run_segment(self, first: int, last: int) -> None:
         """Go back through the chunks before `last`, down to `first`; add up their dB and dC."""
-
-        def work(worker: int, start: int, stop: int) -> None:
-            at, saved = self.scratch[worker].data_ptr(), self.saved.data_ptr()
-            kernels.backward(start, stop, at, self.launch.scan, self.grad, saved, first, last)
-
-        run_in_threads(work, self.launch.tasks)
+        run_in_threads(
+            kernels.backward,
+            self.launch.tasks,
+            self.scratch.data_ptr(),
+            self.launch.scan,
+            self.grad,
+            self.saved.data_ptr(),
+            first,
+            last,
+        )
         for total, part in zip((self.dB, self.dC), self.parts, strict=True):
             segment = total[:, first * CHUNK : last * CHUNK]
             segment.copy_(part[:, :, : segment.shape[1]].sum(1))
@@ -236,8 +243,9 @@ def scan_cpu(x: ScanInputs) -> tuple[Tensor, Tensor]:
     """Return y (B, L, D) and the last state (B, D, N) from the fused kernels.
 
     Raises:
-        InputError: for tensors in float64 or not in the processor's memory.
+        InputError: Tensors are float64 or not in the processor's memory, or numba is turned off.
     """
+    require_numba("the 'cpu' scan", "use backend 'chunked'")
     if x.u.device.type != "cpu" or x.u.dtype == torch.float64:
         raise InputError(
             f"the 'cpu' scan computes in float32 on the processor, not {x.u.dtype} on "

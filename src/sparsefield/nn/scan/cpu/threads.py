@@ -3,79 +3,117 @@
 Torch's OpenMP threads go on spinning for some milliseconds after every operator, each on a
 processor of its own. Threads of another pool would share these processors with them and run one
 after the other; so the kernels borrow torch's.
+
+A thread that runs Python inside the OpenMP region could be given a signal to handle, and an
+exception that its handler raises cannot leave the C code around it. So no Python runs there: a
+thread calls the kernel once, and the kernel takes its share of the work from a queue in memory.
 """
 
 import ctypes
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
-Work = Callable[[int], None]
 RANGES_PER_THREAD = 4
+# What the places of a queue hold.
+TASKS, RANGES, NEXT_RANGE, NEXT_WORKER, DONE = range(5)
 _forked = False
 
 
-def run_in_threads(kernel: Callable[[int, int, int], None], tasks: int) -> None:
-    """Call kernel(worker, start, stop) on ranges of the tasks, each thread on one at a time.
+@intrinsic
+def _add(typingctx: Any, address: Any, count: Any) -> Any:
+    """Add to the int64 at an address, whatever other threads do; return what was there before."""
 
-    Threads that are done sooner do more ranges, since processors are not equally fast. When the
-    call ends, by an error as well, no thread works in the caller's memory any more.
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", pointer, args[1], "seq_cst")
+
+    return types.int64(types.intp, types.int64), codegen
+
+
+@njit
+def _count(queue: Any, place: int, count: int) -> int:
+    return _add(np.intp(queue.ctypes.data + 8 * place), np.int64(count))
+
+
+@njit
+def take_worker(queue: Any) -> int:
+    """Return a number that no other thread of the call has, from 0."""
+    return _count(queue, NEXT_WORKER, 1)
+
+
+@njit
+def take_range(queue: Any) -> Any:
+    """Return the first of the next tasks and the one after the last; no tasks if all are taken."""
+    number, ranges = _count(queue, NEXT_RANGE, 1), queue[RANGES]
+    if number >= ranges:
+        return 0, 0
+    tasks = queue[TASKS]
+    return tasks * number // ranges, tasks * (number + 1) // ranges
+
+
+@njit
+def finish(queue: Any, count: int) -> None:
+    """Say that as many of the tasks that were taken are done."""
+    _count(queue, DONE, count)
+
+
+def run_in_threads(kernel: Callable[..., object], tasks: int, *args: Any) -> None:
+    """Call kernel(queue, *args) on several threads at the same time, until all tasks are done.
+
+    The kernel calls `take_range` until it gets no tasks, and `finish` after every range. Threads
+    that are done sooner do more ranges, since processors are not equally fast. When the call
+    ends, by an error as well, no thread works in the caller's memory any more.
+
+    Raises:
+        RuntimeError: The kernel failed in one of the threads.
     """
     workers = max(1, min(torch.get_num_threads(), tasks))
     if workers == 1:
-        kernel(0, 0, tasks)
+        kernel(_queue(tasks, 1), *args)
         return
-    ranges = iter(_split(tasks, workers * RANGES_PER_THREAD))
-    errors: list[BaseException] = []
-
-    def work(worker: int) -> None:
-        try:
-            for start, stop in ranges:
-                kernel(worker, start, stop)
-        except BaseException as error:  # an exception cannot leave a thread of C code
-            errors.append(error)
-
-    _team()(work, workers)
-    if errors:
-        raise errors[0]
+    kernel(_queue(0, 0), *args)  # compiles, which no two threads should do
+    queue = _queue(tasks, min(tasks, workers * RANGES_PER_THREAD))
+    _team()(partial(kernel, queue, *args), workers)
+    if queue[DONE] < tasks:
+        raise RuntimeError(f"a thread of {kernel} failed; the error it printed says why")
 
 
-def _split(tasks: int, count: int) -> list[tuple[int, int]]:
-    """Cut the tasks into at most `count` ranges, none of them empty."""
-    count = min(count, tasks)
-    return [(tasks * i // count, tasks * (i + 1) // count) for i in range(count)]
+def _queue(tasks: int, ranges: int) -> np.ndarray:
+    """Return a queue of the tasks 0 to tasks - 1, cut into ranges of nearly the same length."""
+    queue = np.zeros(5, np.int64)
+    queue[TASKS], queue[RANGES] = tasks, ranges
+    return queue
 
 
 @cache
-def _team() -> Callable[[Work, int], None]:
-    """Return what calls work(0) ... work(n - 1) at the same time."""
+def _team() -> Callable[[Callable[[], object], int], None]:
+    """Return what calls a function on several threads at the same time."""
     library = None if _forked else _openmp_of_torch()
     return _run_in_pool if library is None else _OpenMPTeam(library)
 
 
 class _OpenMPTeam:
-    """Run work on the threads of an OpenMP runtime with the interface of GNU's."""
+    """Call a function on the threads of an OpenMP runtime with the interface of GNU's."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        # the runtime passes the data, a null pointer, which C functions may ignore
+        self._body = ctypes.CFUNCTYPE(None)
         self._parallel = library.GOMP_parallel
         self._parallel.argtypes = [self._body, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         self._parallel.restype = None
 
-    def __call__(self, work: Work, workers: int) -> None:
-        # the runtime may provide fewer threads than asked for: each takes work until none is left
-        numbers = iter(range(workers))
-
-        def body(_: Any) -> None:
-            for number in numbers:
-                work(number)
-
-        self._parallel(self._body(body), None, workers, 0)
+    def __call__(self, work: Callable[[], object], workers: int) -> None:
+        self._parallel(self._body(work), None, workers, 0)
 
 
 def _openmp_of_torch() -> ctypes.CDLL | None:
@@ -92,12 +130,25 @@ def _openmp_of_torch() -> ctypes.CDLL | None:
     return None
 
 
-def _run_in_pool(work: Work, workers: int) -> None:
-    others = [_pool().submit(work, worker) for worker in range(1, workers)]
+def _run_in_pool(work: Callable[[], object], workers: int) -> None:
+    others: list[Future[object]] = []
     try:
-        work(0)
+        for _ in range(1, workers):
+            others.append(_pool().submit(work))
+        work()
     finally:
+        _wait(others)
+    for other in others:
+        other.result()
+
+
+def _wait(others: list[Future[object]]) -> None:
+    """Wait until all have ended, also if a signal's handler raises; then let it raise."""
+    try:
         wait(others)
+    except BaseException:
+        _wait(others)
+        raise
 
 
 @cache

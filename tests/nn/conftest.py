@@ -1,0 +1,13 @@
+"""Settings of the tests of layers and kernels."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory():
+    """Fill memory that nobody has written yet with NaN, so that who reads it is found out."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
