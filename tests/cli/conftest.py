@@ -36,11 +36,11 @@ class TinyBackbone(Backbone):
             nn.Linear(2 * channels + dims + 1, width), nn.GELU(), nn.Linear(width, channels)
         )
 
-    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
+    def forward(self, x_t, t, query, prepared=None):
         """Predict at the queries."""
-        mean = obs.values.mean(1, keepdim=True).expand_as(x_t)
+        mean = query.obs.values.mean(1, keepdim=True).expand_as(x_t)
         time = t[:, None, None].expand(*x_t.shape[:2], 1)
-        return self.layers(torch.cat([x_t, mean, coords, time], dim=-1))
+        return self.layers(torch.cat([x_t, mean, query.coords, time], dim=-1))
 
 
 @dataclass

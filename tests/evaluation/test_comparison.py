@@ -30,6 +30,7 @@ from sparsefield.evaluation.protocol import (
     make_task,
     score,
 )
+from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import ModelSpec
 from sparsefield.inference.model import Model
@@ -39,8 +40,10 @@ PROTOCOL = Protocol(density=0.3, seed=3, batch_size=5)
 DRAWING = Drawing(draws=2, sampler="euler", steps=3)
 
 
-class Oracle(nn.Module):
+class Oracle(Backbone):
     """Recognises a field by its observations and predicts it, off by `error` times its noise."""
+
+    claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
 
     def __init__(self, fields, error):
         super().__init__()
@@ -50,10 +53,8 @@ class Oracle(nn.Module):
         self.error = error
         self.seen = []
 
-    def prepare(self, coords, obs, cell=None):
-        return None
-
-    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
+    def forward(self, x_t, t, query, prepared=None):
+        obs = query.obs
         self.seen.append((obs.coords, obs.values, x_t, t))
         rows = torch.cdist(obs.coords, self.coords.expand(len(obs.coords), -1, -1)).argmin(-1)
         field = (self.truth[:, rows] - obs.values).square().sum((2, 3)).argmin(0)

@@ -17,6 +17,7 @@ from sparsefield.evaluation.protocol import (
     score,
     tasks,
 )
+from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import ModelSpec
 from sparsefield.inference.model import Model
@@ -25,8 +26,10 @@ N, SHAPE, C = 5, (8, 9), 3
 PROTOCOL = Protocol(density=0.3, seed=3)
 
 
-class Oracle(nn.Module):
+class Oracle(Backbone):
     """Recognises a field by its observations and predicts it, off by `error` times its noise."""
+
+    claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
 
     def __init__(self, fields, error=0.0):
         super().__init__()
@@ -35,10 +38,8 @@ class Oracle(nn.Module):
         self.coords = fields.coords
         self.error = error
 
-    def prepare(self, coords, obs, cell=None):
-        return None
-
-    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
+    def forward(self, x_t, t, query, prepared=None):
+        obs = query.obs
         rows = torch.cdist(obs.coords, self.coords.expand(len(obs.coords), -1, -1)).argmin(-1)
         candidates = self.truth[:, rows]  # (N, B, M, C)
         field = (candidates - obs.values).square().sum((2, 3)).argmin(0)

@@ -28,6 +28,7 @@ from sparsefield.evaluation.superres import (
     spectra,
     superres_report,
 )
+from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import ModelSpec
 from sparsefield.inference.model import Model
@@ -37,8 +38,10 @@ PROTOCOL = Protocol(density=0.3, seed=3)
 NO_DRAWS = Drawing()
 
 
-class Oracle(nn.Module):
+class Oracle(Backbone):
     """Recognises a field by what is observed and predicts it at any of its sizes."""
+
+    claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
 
     def __init__(self, enlargement, error=0.0):
         super().__init__()
@@ -48,10 +51,8 @@ class Oracle(nn.Module):
         self.truth = {grid.points: scale.apply(grid.batch(range(N))) for grid in grids}
         self.coords, self.error = enlargement.coarse.coords, error
 
-    def prepare(self, coords, obs, cell=None):
-        return None
-
-    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
+    def forward(self, x_t, t, query, prepared=None):
+        coords, obs = query.coords, query.obs
         rows = torch.cdist(obs.coords, self.coords.expand(len(obs.coords), -1, -1)).argmin(-1)
         seen = self.truth[SIDE**2][:, rows]  # (N, B, M, C)
         field = (seen - obs.values).square().sum((2, 3)).argmin(0)

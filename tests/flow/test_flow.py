@@ -6,6 +6,7 @@ from torch import nn
 
 from sparsefield.core.errors import InputError
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Backbone, Query
 from sparsefield.flow.flow import PREDICTIONS, Flow
 from sparsefield.flow.objectives import flow_matching_loss
 from sparsefield.flow.path import PATHS, build_path
@@ -28,7 +29,7 @@ TARGETS = {
 every_path = pytest.mark.parametrize("path", PATHS)
 
 
-class Fixed(nn.Module):
+class Fixed(Backbone):
     """A backbone that predicts the same tensor everywhere and records what it saw."""
 
     def __init__(self, prediction):
@@ -36,10 +37,7 @@ class Fixed(nn.Module):
         self.prediction = prediction
         self.states, self.times = [], []
 
-    def prepare(self, coords, obs, cell=None):
-        return None
-
-    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
+    def forward(self, x_t, t, query, prepared=None):
         self.states.append(x_t)
         self.times.append(t)
         return self.prediction
@@ -56,7 +54,9 @@ def pair():
 
 @pytest.fixture
 def where():
-    return torch.rand(B, L, P) * 2 - 1, Observation(torch.rand(B, M, P), torch.randn(B, M, C))
+    return Query(
+        torch.rand(B, L, P) * 2 - 1, Observation(torch.rand(B, M, P), torch.randn(B, M, C))
+    )
 
 
 @every_path
@@ -89,9 +89,9 @@ def test_every_prediction_converts_to_every_quantity(name, path, pair, where):
     c = at(path, t)
     flow = Flow(Fixed(TARGETS[name](x_0, x_1, c)), name, build_path(path))
     x_t = flow.path.interpolate(x_0, x_1, t)
-    torch.testing.assert_close(flow.denoise(x_t, t, *where), x_1)
-    torch.testing.assert_close(flow.velocity(x_t, t, *where), TARGETS["velocity"](x_0, x_1, c))
-    torch.testing.assert_close(flow.score(x_t, t, *where), -x_0 / c.sigma)
+    torch.testing.assert_close(flow.denoise(x_t, t, where), x_1)
+    torch.testing.assert_close(flow.velocity(x_t, t, where), TARGETS["velocity"](x_0, x_1, c))
+    torch.testing.assert_close(flow.score(x_t, t, where), -x_0 / c.sigma)
 
 
 @every_path
@@ -99,7 +99,7 @@ def test_the_backbone_sees_the_linear_path_whatever_the_path(path, pair, where):
     x_0, x_1 = pair
     flow = Flow(Fixed(x_1), "data", build_path(path))
     t = torch.tensor([0.0, 0.7]).double()
-    flow.denoise(flow.path.interpolate(x_0, x_1, t), t, *where)
+    flow.denoise(flow.path.interpolate(x_0, x_1, t), t, where)
     (state,), (time,) = flow.backbone.states, flow.backbone.times
     torch.testing.assert_close(state, build_path("linear").interpolate(x_0, x_1, time))
 
@@ -108,7 +108,7 @@ def test_times_apply_per_item_even_where_the_batch_is_as_long_as_the_channels(wh
     x_0, x_1 = torch.randn(C, L, C).double(), torch.randn(C, L, C).double()
     t = torch.linspace(0.1, 0.9, C).double()
     flow = Flow(Fixed(x_1 - x_0), "velocity")
-    together = flow.denoise(flow.path.interpolate(x_0, x_1, t), t, *where)
+    together = flow.denoise(flow.path.interpolate(x_0, x_1, t), t, where)
     torch.testing.assert_close(together, x_1)
 
 
@@ -118,7 +118,7 @@ def test_posterior_mean_is_the_data_estimate_at_time_zero(name, path, pair, wher
     x_0, x_1 = pair
     backbone = Fixed(TARGETS[name](x_0, x_1, at(path, torch.zeros(B).double())))
     flow = Flow(backbone, name, build_path(path))
-    torch.testing.assert_close(flow.posterior_mean(x_0, *where), x_1)
+    torch.testing.assert_close(flow.posterior_mean(x_0, where), x_1)
     assert [t.tolist() for t in backbone.times] == [[0.0] * B]
 
 
@@ -129,7 +129,7 @@ def test_every_quantity_is_finite_at_both_ends(name, path, pair, where):
     for end in (0.0, 1.0):
         t = torch.full((B,), end).double()
         for quantity in (flow.denoise, flow.velocity, flow.score):
-            assert quantity(pair[1], t, *where).isfinite().all()
+            assert quantity(pair[1], t, where).isfinite().all()
 
 
 @every_path
@@ -138,7 +138,7 @@ def test_errors_of_a_correction_weigh_the_same_at_every_time(path, pair, where):
     t = torch.tensor([0.05, 0.95]).double()
     exact = TARGETS["correction"](x_0, x_1, at(path, t), 3.0)
     flow = Flow(Fixed(exact + 1), "correction", build_path(path), 3.0)
-    loss = flow_matching_loss(flow, x_0, x_1, t, *where)
+    loss = flow_matching_loss(flow, x_0, x_1, t, where)
     torch.testing.assert_close(loss, torch.full((B,), 1 / 9).double())
 
 
@@ -165,7 +165,7 @@ def test_velocity_loss_is_the_squared_velocity_error_up_to_its_weight(pair, wher
     x_0, x_1 = pair
     t = torch.tensor([0.0, 0.6]).double()
     error = torch.randn(B, L, C).double()
-    loss = flow_matching_loss(Flow(Fixed(x_1 - x_0 + error)), x_0, x_1, t, *where)
+    loss = flow_matching_loss(Flow(Fixed(x_1 - x_0 + error)), x_0, x_1, t, where)
     weight = t.square() + (1 - t).square()
     torch.testing.assert_close(loss, weight * error.square().mean(dim=(1, 2)))
 
@@ -176,4 +176,4 @@ def test_a_perfect_prediction_has_no_loss(name, path, pair, where):
     x_0, x_1 = pair
     t = torch.tensor([0.3, 0.95]).double()
     flow = Flow(Fixed(TARGETS[name](x_0, x_1, at(path, t), 3.0)), name, build_path(path), 3.0)
-    assert flow_matching_loss(flow, x_0, x_1, t, *where).max() < 1e-20
+    assert flow_matching_loss(flow, x_0, x_1, t, where).max() < 1e-20

@@ -10,6 +10,7 @@ from sparsefield.data.gaussian import GaussianField
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import WhiteNoise
 from sparsefield.inference.checkpoint import ModelSpec
@@ -23,17 +24,16 @@ SCALES = torch.logspace(-1, 1, C)
 NORMALIZER = Normalizer((5.0,) * C, tuple(SCALES.tolist()))
 
 
-class Posterior(nn.Module):
+class Posterior(Backbone):
     """The exact flow of FIELD given observations, with draws narrower by `factor`."""
+
+    claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
 
     def __init__(self, factor):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
         self.factor = factor
         self.solved = {}
-
-    def prepare(self, coords, obs, cell=None):
-        return None
 
     def solve(self, coords, obs):
         """Return the posterior's weights (L, M), variances (L,) and modes (L, L), once each."""
@@ -45,7 +45,8 @@ class Posterior(nn.Module):
             self.solved[key] = [torch.from_numpy(x).float() for x in parts]
         return self.solved[key]
 
-    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
+    def forward(self, x_t, t, query, prepared=None):
+        coords, obs = query.coords, query.obs
         weights, variances, modes = self.solve(coords, obs)
         mean = weights @ obs.values
         variances = variances.clamp_min(0) / self.factor**2

@@ -1,5 +1,7 @@
 """From observations to a field, in physical units."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from sparsefield.core.errors import InputError
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import ModelSpec, save_checkpoint
 from sparsefield.inference.model import Model, load
@@ -19,17 +22,17 @@ SHAPE, C, M = (5, 6), 2, 9
 NORMALIZER = Normalizer((280.0, -3.0), (10.0, 0.5))
 
 
-class Sloped(nn.Module):
+class Sloped(Backbone):
     """Predicts data that rise with the first coordinate and the noise, and checks its input."""
+
+    claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
 
-    def prepare(self, coords, obs, cell=None):
-        return None
-
-    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
+    def forward(self, x_t, t, query, prepared=None):
+        coords, obs = query.coords, query.obs
         kinds = {x.dtype for x in (x_t, t, coords, obs.coords, obs.values)}
         assert kinds == {torch.float32}
         assert obs.values.abs().max() < 10, "observations come normalised"
@@ -46,8 +49,10 @@ def model():
 class Celled(Sloped):
     """Adds the size of the cells."""
 
-    def forward(self, x_t, t, coords, obs, prepared=None, cell=None):
-        return super().forward(x_t, t, coords, obs) + cell[:, None, None]
+    claims = replace(Sloped.claims, resolution_aware=True)
+
+    def forward(self, x_t, t, query, prepared=None):
+        return super().forward(x_t, t, query) + query.cell[:, None, None]
 
 
 def observe(dtype=torch.float32):

@@ -13,6 +13,7 @@ from sparsefield.data.dataset import open_dataset
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.observation import Observation
 from sparsefield.data.photographs import photographs
+from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.model import load
 from sparsefield.inference.reconstruction import reconstruct
@@ -42,7 +43,7 @@ def whole(shape, batch=2):
 
 def decode(backbone, obs, coords, seed=0):
     x_t = torch.randn(*coords.shape[:2], C, generator=torch.Generator().manual_seed(seed))
-    return backbone(x_t, torch.zeros(len(coords)), coords, obs)
+    return backbone(x_t, torch.zeros(len(coords)), Query(coords, obs))
 
 
 def assert_same(actual, expected, tolerance=1e-5):
@@ -144,7 +145,7 @@ def test_code_has_one_size_whatever_was_observed(name):
     sparse = Observation(coords[:, :40], dense.values[:, :40])
     lone = Observation(coords[:, :1], dense.values[:, :1])
     for obs in (dense, sparse, lone, whole((24, 32))[0]):
-        code = backbone.prepare(coords, obs)
+        code = backbone.encode(obs)
         assert code.tokens.shape == (2, 64, 32)
         assert code.tokens.isfinite().all()
         assert decode(backbone, obs, coords).isfinite().all()
@@ -199,8 +200,8 @@ def test_noise_and_time_are_not_read(name):
     backbone = build(name)
     obs, coords = whole((8, 8))
     x_t = torch.randn(2, 64, C)
-    expected = backbone(x_t, torch.zeros(2), coords, obs)
-    assert torch.equal(backbone(-x_t, torch.ones(2), coords, obs), expected)
+    expected = backbone(x_t, torch.zeros(2), Query(coords, obs))
+    assert torch.equal(backbone(-x_t, torch.ones(2), Query(coords, obs)), expected)
 
 
 def attention(dims, **settings):
@@ -299,10 +300,10 @@ def test_four_photographs_are_learnt_to_35_decibels(name):
     state = TrainState(flow.train(), OptimizerConfig(ema=0.9))
     for step in range(steps):
         noise = torch.randn(4, 256, C)
-        error = flow.posterior_mean(noise, obs.coords, obs) - values
+        error = flow.posterior_mean(noise, Query(obs.coords, obs)) - values
         error.square().mean().backward()
         state.update(8e-3 * min(1, (step + 1) / 20, 2 * (1 - step / steps)))
-    error = state.average.posterior_mean(noise, obs.coords, obs) - values
+    error = state.average.posterior_mean(noise, Query(obs.coords, obs)) - values
     psnr = -10 * torch.log10(error.square().mean((1, 2)) / 4)
     assert psnr.min() >= 35, f"psnr: {psnr.tolist()} dB"
 

@@ -6,6 +6,7 @@ import torch
 from sparsefield.core.errors import InputError
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Query
 from sparsefield.models import build_model
 from sparsefield.models.sequence import LAYOUTS, STEPS
 from sparsefield.nn.ordering import ORDERS, TRAVERSALS
@@ -27,7 +28,7 @@ def build(name="v1", **settings):
 def inputs():
     coords = cell_centres(SHAPE).expand(B, -1, -1)
     obs = Observation(torch.rand(B, M, 2) * 2 - 1, torch.randn(B, M, C))
-    return torch.randn(B, 63, C), torch.tensor([0.3, 0.7]), coords, obs
+    return torch.randn(B, 63, C), torch.tensor([0.3, 0.7]), Query(coords, obs)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -35,13 +36,13 @@ def inputs():
 @pytest.mark.parametrize("order", EVERY_ORDER)
 @pytest.mark.parametrize("name", ["v1", "v2"])
 def test_only_the_given_order_depends_on_how_points_are_given(name, order, layout, step, inputs):
-    x_t, t, coords, obs = inputs
+    x_t, t, query = inputs
     backbone = build(name, order=order, layout=layout, step=step)
     assert backbone.claims.order_invariant == (order != "given")
-    expected = backbone(x_t, t, coords, obs)
+    expected = backbone(x_t, t, query)
     rows, points = torch.randperm(M), torch.randperm(63)
-    shuffled = Observation(obs.coords[:, rows], obs.values[:, rows])
-    actual = backbone(x_t[:, points], t, coords[:, points], shuffled)
+    shuffled = Observation(query.obs.coords[:, rows], query.obs.values[:, rows])
+    actual = backbone(x_t[:, points], t, Query(query.coords[:, points], shuffled))
     same = torch.allclose(actual, expected[:, points], atol=1e-5, rtol=1e-4)
     assert same == backbone.claims.order_invariant
 
@@ -50,12 +51,14 @@ def test_only_the_given_order_depends_on_how_points_are_given(name, order, layou
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("order", EVERY_ORDER)
 def test_padding_is_inert_in_every_arrangement(order, layout, step, inputs):
-    x_t, t, coords, obs = inputs
+    x_t, t, query = inputs
     backbone = build("v2", order=order, layout=layout, step=step)
-    expected = backbone(x_t, t, coords, obs)
-    padded = obs.pad(M + 6)
+    expected = backbone(x_t, t, query)
+    padded = query.obs.pad(M + 6)
     padded.coords[~padded.valid] = 0.3
-    torch.testing.assert_close(backbone(x_t, t, coords, padded), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        backbone(x_t, t, Query(query.coords, padded)), expected, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_joint_layout_brings_neighbours_together(inputs):
@@ -89,13 +92,13 @@ def test_settings_change_the_prediction(inputs):
 
 
 def test_averaging_is_the_mean_of_the_traversals(inputs):
-    x_t, t, coords, obs = inputs
+    x_t, t, query = inputs
     weights = build("v1").state_dict()
 
     def queries(order):
         backbone = build("v1", order=order)
         backbone.load_state_dict(weights)
-        return backbone.sequence(x_t, t, coords, obs)[1]
+        return backbone.sequence(x_t, t, query, backbone.prepare(query))[1]
 
     each = [queries(order) for order in TRAVERSALS["multi"]]
     torch.testing.assert_close(queries("multi"), torch.stack(each).mean(0))

@@ -11,6 +11,7 @@ from sparsefield.core.errors import InputError
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.objectives import flow_matching_loss
 from sparsefield.inference.checkpoint import ModelSpec
@@ -41,7 +42,7 @@ def gradients(flow, dtype=None):
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
             t = torch.full((B,), 0.4)
-            loss = flow_matching_loss(flow, x_0, x_1, t, coords, obs).sum()
+            loss = flow_matching_loss(flow, x_0, x_1, t, Query(coords, obs)).sum()
         size = sum(kept.values())
         loss.backward()
     return loss.detach(), {n: w.grad for n, w in flow.named_parameters()}, size

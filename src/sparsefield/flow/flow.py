@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparsefield.core.errors import unknown_name
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Backbone, Query
 from sparsefield.flow.noise import LatticeNoise, Noise
 from sparsefield.flow.path import Coefficients, LinearPath, Path
 
@@ -67,7 +68,7 @@ class Flow(nn.Module):
         Flow Matching Guide and Code (Lipman et al., 2024), Table 1, for the conversions.
 
     Args:
-        backbone: Callable as `Backbone.forward`.
+        backbone: The network.
         prediction: What the backbone predicts, a key of PREDICTIONS.
         path: Path between noise and data.
         time_shift: k > 0 that moves times towards the data, t = k u / (1 + (k - 1) u) for u in
@@ -79,11 +80,11 @@ class Flow(nn.Module):
         InputError: The prediction is not in PREDICTIONS.
     """
 
-    backbone: Any  # a Backbone; the package of models stands above this one
+    backbone: Backbone
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         prediction: str = "velocity",
         path: Path | None = None,
         time_shift: float = 1.0,
@@ -102,19 +103,15 @@ class Flow(nn.Module):
         """Move uniform times u in [0, 1] towards the data by `time_shift`."""
         return self.time_shift * u / (1 + (self.time_shift - 1) * u)
 
-    def prepare(self, coords: Tensor, obs: Observation, cell: Tensor | None = None) -> Any:
-        """Compute what all evaluations at these queries and observations share."""
-        return self.backbone.prepare(coords, obs, cell)
+    def encode(self, obs: Observation) -> Any:
+        """Compute what all queries of these batched observations share."""
+        return self.backbone.encode(obs)
 
-    def denoise(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        coords: Tensor,
-        obs: Observation,
-        prepared: Any = None,
-        cell: Tensor | None = None,
-    ) -> Tensor:
+    def prepare(self, query: Query, encoded: Any = None) -> Any:
+        """Compute what all evaluations at a query share, from what `encode` returned if given."""
+        return self.backbone.prepare(query, encoded)
+
+    def denoise(self, x_t: Tensor, t: Tensor, query: Query, prepared: Any = None) -> Tensor:
         """Estimate the data x_1 (B, L, C) from x_t (B, L, C) at times t (B,).
 
         The backbone always sees the linear path: divided by alpha + sigma, the state of any path
@@ -123,25 +120,21 @@ class Flow(nn.Module):
         c = self._coefficients(x_t, t)
         total = c.alpha + c.sigma
         time = (c.alpha / total)[:, 0, 0]
-        prediction = self.backbone(x_t / total, time, coords, obs, prepared, cell)
+        prediction = self.backbone(x_t / total, time, query, prepared)
         return PREDICTIONS[self.prediction](prediction.to(x_t.dtype), x_t, c, self.time_shift)
 
-    def velocity(
-        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
-    ) -> Tensor:
+    def velocity(self, x_t: Tensor, t: Tensor, query: Query, prepared: Any = None) -> Tensor:
         """Estimate the velocity dx/dt (B, L, C) of the flow at times t (B,) below 1."""
-        return self.velocity_of(self.denoise(x_t, t, coords, obs, prepared), x_t, t)
+        return self.velocity_of(self.denoise(x_t, t, query, prepared), x_t, t)
 
-    def score(
-        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation, prepared: Any = None
-    ) -> Tensor:
+    def score(self, x_t: Tensor, t: Tensor, query: Query, prepared: Any = None) -> Tensor:
         """Estimate the score of x_t (B, L, C) times K, at times t (B,) below 1.
 
         K is the covariance of the source noise: for white noise this is the score itself. Where
         noise is smooth, K has no inverse and x_t no density, but the product exists, and it is
         what a Langevin step whose noise has the covariance K needs.
         """
-        x_1 = self.denoise(x_t, t, coords, obs, prepared)
+        x_1 = self.denoise(x_t, t, query, prepared)
         sigma = self._coefficients(x_t, t).sigma.clamp_min(_TINY)
         return -self.noise_of(x_1, x_t, t) / sigma
 
@@ -155,14 +148,12 @@ class Flow(nn.Module):
         c = self._coefficients(x_t, t)
         return (x_t - c.alpha * x_1) / c.sigma.clamp_min(_TINY)
 
-    def posterior_mean(
-        self, x_0: Tensor, coords: Tensor, obs: Observation, cell: Tensor | None = None
-    ) -> Tensor:
+    def posterior_mean(self, x_0: Tensor, query: Query, prepared: Any = None) -> Tensor:
         """Return E[x_1 | observations] (B, L, C): the data estimate at t = 0, one evaluation.
 
         At t = 0 the state is pure noise x_0 (B, L, C) and carries no information on the data.
         """
-        return self.denoise(x_0, torch.zeros_like(x_0[:, 0, 0]), coords, obs, None, cell)
+        return self.denoise(x_0, torch.zeros_like(x_0[:, 0, 0]), query, prepared)
 
     def _coefficients(self, x_t: Tensor, t: Tensor) -> Coefficients:
         return self.path.coefficients(t[:, None, None].to(x_t.dtype))

@@ -22,7 +22,7 @@ def field_keys(seed: int, items: Sequence[int], *rest: int) -> np.ndarray:
     Args:
         seed: Seed, at least 0.
         items: Items, at least 0.
-        rest: What else tells fields apart, such as the number of a draw, at least 0.
+        rest: What else tells fields apart, such as the number of a sample, at least 0.
     """
     # the length tells (1,) from (1, 0), which numpy would not
     sequences = (np.random.SeedSequence([len(rest), seed, item, *rest]) for item in items)
@@ -65,8 +65,8 @@ class WhiteNoise(Noise):
     ) -> Tensor:
         """See `Noise.__call__`."""
         shape = (coords.shape[1], channels)
-        draws = [np.random.default_rng(int(key)).standard_normal(shape) for key in keys]
-        return torch.from_numpy(np.stack(draws)).to(coords)
+        numbers = [np.random.default_rng(int(key)).standard_normal(shape) for key in keys]
+        return torch.from_numpy(np.stack(numbers)).to(coords)
 
     def covariance(self, coords: Tensor, cells: Sequence[int]) -> Tensor:
         """See `Noise.covariance`."""
@@ -115,10 +115,10 @@ class LatticeNoise(Noise):
         """See `Noise.covariance`."""
         nodes, weights = zip(*_taps(*self._stencil(coords, cells)), strict=True)
         every, column = np.unique(np.concatenate(nodes), axis=0, return_inverse=True)
-        spread = np.zeros((len(coords), len(every)))
+        stencil = np.zeros((len(coords), len(every)))
         rows = np.tile(np.arange(len(coords)), len(nodes))
-        np.add.at(spread, (rows, column.ravel()), np.concatenate(weights))
-        return torch.from_numpy(spread @ spread.T)
+        np.add.at(stencil, (rows, column.ravel()), np.concatenate(weights))
+        return torch.from_numpy(stencil @ stencil.T)
 
     def _stencil(self, coords: Tensor, cells: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the first of the four nodes around points along each axis (..., P), and the

@@ -4,18 +4,11 @@ import torch
 from torch import Tensor
 
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
 
 
-def flow_matching_loss(
-    flow: Flow,
-    x_0: Tensor,
-    x_1: Tensor,
-    t: Tensor,
-    coords: Tensor,
-    obs: Observation,
-    cell: Tensor | None = None,
-) -> Tensor:
+def flow_matching_loss(flow: Flow, x_0: Tensor, x_1: Tensor, t: Tensor, query: Query) -> Tensor:
     r"""Conditional flow matching, written for the data estimate.
 
     .. math::
@@ -36,22 +29,20 @@ def flow_matching_loss(
         x_0: Source noise (B, L, C).
         x_1: Data (B, L, C), normalised.
         t: Times (B,) in [0, 1).
-        coords: Query coordinates (B, L, P).
-        obs: Batched observations, normalised.
-        cell: Side of the queries' cells (B,), in sides of the observations'; 1 if None.
+        query: Queries and observations.
 
     Returns:
         Loss per item (B,).
     """
     x_t = flow.path.interpolate(x_0, x_1, t)
-    error = (flow.denoise(x_t, t, coords, obs, None, cell) - x_1).square().mean(dim=(1, 2))
+    error = (flow.denoise(x_t, t, query) - x_1).square().mean(dim=(1, 2))
     c = flow.path.coefficients(t)
     signal, noise = c.alpha.square(), (flow.time_shift * c.sigma).square()
     return error * (signal + noise) / noise.clamp_min(torch.finfo(t.dtype).tiny)
 
 
 def contrast_weights(obs: Observation, power: float) -> Tensor:
-    r"""Weigh fields by the spread of their observed values, :math:`\mathrm{std}^{-p}`, mean 1.
+    r"""Weigh fields by the deviation of their observed values, :math:`\mathrm{std}^{-p}`, mean 1.
 
     A weight that is a function of the observations alone moves capacity between fields, but not
     the minimiser: the posterior mean stays the posterior mean. PSNR, a mean of logarithms, counts

@@ -13,9 +13,9 @@ from sparsefield.core.errors import InputError
 from sparsefield.data.cells import CellGrids, keep_means
 from sparsefield.data.conversion import SAME_POINT
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, resolve
-from sparsefield.models import MODELS
 from sparsefield.samplers import NoiseFields, build_sampler
 
 # Points that are computed at a time where memory is to be bounded, or as many as are observed if
@@ -50,7 +50,7 @@ class Model:
     @property
     def reads_cells(self) -> bool:
         """Whether it tells means over finer or coarser cells from those over observed ones."""
-        return self.spec.settings.get("cells") is True
+        return self.flow.backbone.claims.resolution_aware
 
 
 def load(name: str | Path = "default", device: str | torch.device = "cpu") -> Model:
@@ -108,9 +108,12 @@ def posterior_mean(
     size = chunk or queries.shape[1]
     parts = zip(noise.to(model.device).split(size, 1), queries.split(size, 1), strict=True)
     side = _sides(queries, grids)
+    encoded = model.flow.encode(normalised)
     means = []
     for x, at in parts:
-        means.append(model.flow.posterior_mean(x, at, normalised, side))
+        query = Query(at, normalised, side)
+        prepared = model.flow.prepare(query, encoded)
+        means.append(model.flow.posterior_mean(x, query, prepared))
         progress(at.shape[1])
     return _to_user(model, torch.cat(means, dim=1), obs, coords, grids)
 
@@ -140,8 +143,8 @@ def draw_samples(
     def on_device(step: int) -> Tensor:
         return noise(step).to(model.device, torch.float32)
 
-    side = _sides(queries, grids)
-    result = build_sampler(sampler, steps)(model.flow, on_device, queries, normalised, side)
+    query = Query(queries, normalised, _sides(queries, grids))
+    result = build_sampler(sampler, steps)(model.flow, on_device, query)
     return _to_user(model, result.values, obs, coords, grids), result.nfe
 
 
@@ -166,7 +169,7 @@ def _to_user(
     """
     normalizer = model.spec.normalizer
     physical = normalizer.invert(values.float().cpu())
-    if MODELS[model.spec.model].claims.autoencoder:
+    if model.flow.backbone.claims.autoencoder:
         return normalizer.clip(physical)
     if not model.reads_cells or grids is None or grids.observed == grids.asked:
         return copy_observed(normalizer.clip(physical), coords, obs)

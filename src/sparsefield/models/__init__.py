@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from sparsefield.core.errors import InputError, unknown_name
-from sparsefield.flow.backbone import Backbone, Claims
+from sparsefield.flow.backbone import Backbone, Claims, Query
 from sparsefield.models.ginr.models import (
     FourierMambaGINR,
     HybridMambaGINR,
@@ -40,7 +40,8 @@ def model_defaults(name: str) -> dict[str, Any]:
     """
     if name not in MODELS:
         raise unknown_name("model", name, list(MODELS))
-    parameters = inspect.signature(MODELS[name]).parameters.values()
+    described = getattr(MODELS[name], "Settings", MODELS[name])
+    parameters = inspect.signature(described).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters}
 
 
@@ -60,4 +61,4 @@ def build_model(name: str, **settings: Any) -> Backbone:
         raise InputError(f"model {name}: {error}") from error
 
 
-__all__ = ["MODELS", "Backbone", "Claims", "build_model", "model_defaults"]
+__all__ = ["MODELS", "Backbone", "Claims", "Query", "build_model", "model_defaults"]

@@ -1,12 +1,13 @@
 """The flagship: local attention for the mean, a Mamba on a space-filling curve for the samples."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sparsefield.data.observation import Observation
-from sparsefield.flow.backbone import Backbone, Claims
+from sparsefield.flow.backbone import Backbone, Claims, Query
 from sparsefield.nn.feedforward import FeedForward
 from sparsefield.nn.film import AdaptiveNorm
 from sparsefield.nn.fourier import TimeEmbedding
@@ -22,19 +23,37 @@ from sparsefield.nn.ordering import inverse_order, point_order, reorder
 from sparsefield.nn.tokens import PointTokens
 
 
+class Encoded(NamedTuple):
+    """What the local attention makes of the observations alone.
+
+    Attributes:
+        values: Standardised values (B, M, C), 0 in padding.
+        tokens: Tokens of the observations (B, M, D), which know their neighbourhood.
+        centre: Mean of the observed values (B, 1, C).
+        std: Standard deviation of the observed values (B, 1, 1).
+        level: Mean, and logarithms of standard deviation and spacing (B, 1, C + 2).
+    """
+
+    values: Tensor
+    tokens: Tensor
+    centre: Tensor
+    std: Tensor
+    level: Tensor
+
+
 class Condition(NamedTuple):
     """What the observations say about the queries; the same at every step of a sampler.
 
     Attributes:
         mean: Posterior mean (B, L, C), normalised.
         features: What it was read from (B, L, D).
-        spread: Standard deviation of the observed values (B, 1, 1).
+        std: Standard deviation of the observed values (B, 1, 1).
         curves: Orders (B, L) of the queries along the space-filling curves.
     """
 
     mean: Tensor
     features: Tensor
-    spread: Tensor
+    std: Tensor
     curves: tuple[Tensor, Tensor]
 
 
@@ -67,7 +86,8 @@ class LocalMambaHybrid(Backbone):
         flow_width: Channels of the Mamba over the queries.
         flow_layers: Mamba layers over the queries.
         state: State size N per channel.
-        residual_scale: Typical size of the residual, in spreads of the observations.
+        residual_scale: Typical size of the residual, in standard deviations of the
+            observations.
         order: Space-filling curve that the Mamba follows.
         cells: Read the size of the queries' cells; only training at several sizes gives it
             a meaning.
@@ -99,40 +119,41 @@ class LocalMambaHybrid(Backbone):
             channels,
             dims,
             width,
-            encoder_layers,
-            decoder_layers,
-            heads,
-            neighbours,
-            features,
-            cells,
+            encoder_layers=encoder_layers,
+            decoder_layers=decoder_layers,
+            heads=heads,
+            neighbours=neighbours,
+            features=features,
+            cells=cells,
         )
         self.denoiser = ResidualDenoiser(channels, width, flow_width, flow_layers, state)
+        self.claims = replace(self.claims, resolution_aware=cells)
 
-    def prepare(self, coords: Tensor, obs: Observation, cell: Tensor | None = None) -> Condition:
+    def encode(self, obs: Observation) -> Encoded:
+        """Encode the observations."""
+        return self.interpolator.encode(obs)
+
+    def prepare(self, query: Query, encoded: Encoded | None = None) -> Condition:
         """Predict the posterior mean at the queries, and what the denoiser needs."""
+        coords = query.coords
         curves = (point_order(self.order, coords), point_order(self.order, coords.flip(-1)))
-        mean, features, spread = self.interpolator(coords, obs, cell)
-        return Condition(mean, features, spread, curves)
+        encoded = self.encode(query.obs) if encoded is None else encoded
+        mean, features = self.interpolator(query, encoded)
+        return Condition(mean, features, encoded.std, curves)
 
     def forward(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        coords: Tensor,
-        obs: Observation,
-        prepared: Condition | None = None,
-        cell: Tensor | None = None,
+        self, x_t: Tensor, t: Tensor, query: Query, prepared: Condition | None = None
     ) -> Tensor:
         """Predict the data x_1; see `Backbone.forward`."""
         if not bool(t.any()):
             if prepared is None:
-                return self.interpolator(coords, obs, cell)[0]
+                return self.interpolator(query, self.encode(query.obs))[0]
             return prepared.mean
         if prepared is None:
             with torch.no_grad():
-                prepared = self.prepare(coords, obs, cell)
+                prepared = self.prepare(query)
         time = t[:, None, None]
-        scale = self.residual_scale * prepared.spread
+        scale = self.residual_scale * prepared.std
         noisy = x_t - time * prepared.mean
         variance = (time * scale).square() + (1 - time).square()
         gain = (time * scale).square() / variance
@@ -144,8 +165,8 @@ class LocalMambaHybrid(Backbone):
 class LocalInterpolator(nn.Module):
     """Predict a field at any points from the nearest observations.
 
-    Observations, standardised by their own mean and spread, are encoded once by layers of local
-    attention; queries read them, never each other, and add a learned residual to an
+    Observations are standardised by their own mean and standard deviation, and encoded by layers
+    of local attention. Queries read them, never each other, and add a learned residual to an
     inverse-distance interpolation. Lengths are measured in mean spacings of the observations: a
     shift, a rescaling of the values or a zoom of the coordinates moves the prediction along, up
     to what the network reads from the level, the scale and the place themselves.
@@ -167,6 +188,7 @@ class LocalInterpolator(nn.Module):
         channels: int,
         dims: int,
         width: int,
+        *,
         encoder_layers: int,
         decoder_layers: int,
         heads: int,
@@ -176,7 +198,7 @@ class LocalInterpolator(nn.Module):
     ) -> None:
         super().__init__()
         self.neighbours = neighbours
-        level = channels + 2  # mean per channel, spread, spacing
+        level = channels + 2  # mean per channel, standard deviation, spacing
         self.observation_tokens = PointTokens(dims, channels + level, width, features)
         self.query_tokens = PointTokens(dims, channels + 1 + level, width, features)
         self.observation_pairs = PairEmbedding(channels, dims, width)
@@ -195,38 +217,36 @@ class LocalInterpolator(nn.Module):
             self.cell_token = nn.Linear(1, width, bias=False)
             nn.init.zeros_(self.cell_token.weight)
 
-    def forward(
-        self, coords: Tensor, obs: Observation, cell: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the mean (B, L, C), features (B, L, D) and the spread (B, 1, 1) of the values."""
-        centre, spread, level = _level(obs)
-        values = (obs.values - centre) / spread * obs.valid[..., None]
-        tokens = self._encode(values, level, obs)
-        hood = find_neighbourhood(coords, obs.coords, obs.valid, self.neighbours)
-        guess = hood.interpolate(values)
-        closest = hood.geometry[:, :, 0, -1:]
-        x = self.query_tokens(coords, _append(torch.cat([guess, closest], -1), level))
-        x = x + self.query_pairs(values, hood)
-        if self.cell_token is not None:
-            size = torch.zeros_like(spread) if cell is None else cell.log2()[:, None, None]
-            x = x + self.cell_token(size)
-        for block in self.decoder:
-            x = block(x, tokens, hood)
-        x = self.decoder_norm(x)
-        return centre + spread * (guess + self.head(x).float()), x, spread
-
-    def _encode(self, values: Tensor, level: Tensor, obs: Observation) -> Tensor:
-        """Return tokens (B, M, D) of the observations, which know their neighbourhood."""
-        hood = find_neighbourhood(obs.coords, obs.coords, obs.valid, self.neighbours)
+    def encode(self, obs: Observation) -> Encoded:
+        """Standardise the observations and encode them as tokens that know their neighbourhood."""
+        centre, std, level = _level(obs)
+        values = (obs.values - centre) / std * obs.valid[..., None]
+        near = find_neighbourhood(obs.coords, obs.coords, obs.valid, self.neighbours)
         x = self.observation_tokens(obs.coords, _append(values, level))
-        x = x + self.observation_pairs(values, hood)
+        x = x + self.observation_pairs(values, near)
         for block in self.encoder:
-            x = block(x, None, hood)
-        return self.encoder_norm(x)
+            x = block(x, None, near)
+        return Encoded(values, self.encoder_norm(x), centre, std, level)
+
+    def forward(self, query: Query, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        """Return the mean (B, L, C) at the queries, and the features (B, L, D) it is read from."""
+        coords, obs = query.coords, query.obs
+        near = find_neighbourhood(coords, obs.coords, obs.valid, self.neighbours)
+        guess = near.interpolate(encoded.values)
+        closest = near.geometry[:, :, 0, -1:]
+        known = _append(torch.cat([guess, closest], -1), encoded.level)
+        x = self.query_tokens(coords, known) + self.query_pairs(encoded.values, near)
+        if self.cell_token is not None:
+            side = torch.ones_like(encoded.std[:, 0, 0]) if query.cell is None else query.cell
+            x = x + self.cell_token(side.log2()[:, None, None])
+        for block in self.decoder:
+            x = block(x, encoded.tokens, near)
+        x = self.decoder_norm(x)
+        return encoded.centre + encoded.std * (guess + self.head(x).float()), x
 
 
 class LocalAttentionBlock(nn.Module):
-    """Pre-norm local attention and a perceptron, each residual.
+    """Pre-norm local attention and an MLP, each residual.
 
     Args:
         width: Channels D; divisible by `heads`.
@@ -240,10 +260,10 @@ class LocalAttentionBlock(nn.Module):
         self.attention = LocalAttention(width, heads, dims)
         self.feedforward = FeedForward(width, 4 * width, activation=nn.ReLU)
 
-    def forward(self, x: Tensor, context: Tensor | None, hood: Neighbourhood) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None, near: Neighbourhood) -> Tensor:
         """Update points x (B, L, D) from a normalised context (B, M, D), or from each other."""
         y = self.norm(x)
-        x = x + self.attention(y, y if context is None else context, hood)
+        x = x + self.attention(y, y if context is None else context, near)
         return x + self.feedforward(self.mlp_norm(x))
 
 
@@ -287,14 +307,17 @@ class ResidualDenoiser(nn.Module):
 
 
 def _level(obs: Observation) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean (B, 1, C) and spread (B, 1, 1) of the valid values, and both with the scale."""
+    """Return mean (B, 1, C) and standard deviation (B, 1, 1) of the valid values, and the level.
+
+    The level (B, 1, C + 2) holds both and the spacing.
+    """
     weight = obs.valid[..., None].to(obs.values.dtype)
     count = weight.sum(1, keepdim=True)
     centre = (obs.values * weight).sum(1, keepdim=True) / count
     variance = ((obs.values - centre).square() * weight).sum(1, keepdim=True) / count
-    spread = (variance.mean(-1, keepdim=True) + 1e-3).sqrt()
+    std = (variance.mean(-1, keepdim=True) + 1e-3).sqrt()
     spacing = mean_spacing(obs.valid, obs.dims)
-    return centre, spread, torch.cat([centre, spread.log(), spacing.log()], dim=-1)
+    return centre, std, torch.cat([centre, std.log(), spacing.log()], dim=-1)
 
 
 def _append(values: Tensor, level: Tensor) -> Tensor:

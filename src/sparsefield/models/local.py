@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsefield.data.observation import Observation
-from sparsefield.flow.backbone import Backbone, Claims
+from sparsefield.flow.backbone import Backbone, Claims, Query
 from sparsefield.models.decoder import PointDecoder
 from sparsefield.nn.feedforward import FeedForward
 from sparsefield.nn.film import AdaptiveNorm
@@ -16,8 +16,15 @@ from sparsefield.nn.tokens import PointTokens
 
 
 class Surroundings(NamedTuple):
-    """The neighbours of every query, the same at every step of a sampler."""
+    """What a query is surrounded by, the same at every step of a sampler.
 
+    Attributes:
+        context: Tokens of the observations (B, M, D).
+        observations: The nearest observations of every query.
+        queries: The nearest other queries of every query.
+    """
+
+    context: Tensor
     observations: Neighbourhood
     queries: Neighbourhood
 
@@ -61,38 +68,34 @@ class LocalDiffusion(Backbone):
         self.layers = nn.ModuleList(LocalLayer(width, heads, dims) for _ in range(layers))
         self.decoder = PointDecoder(width, channels)
 
-    def prepare(
-        self, coords: Tensor, obs: Observation, cell: Tensor | None = None
-    ) -> Surroundings:
+    def encode(self, obs: Observation) -> Tensor:
+        """Embed the observations."""
+        return self.context_norm(self.observation_tokens(obs.coords, obs.values))
+
+    def prepare(self, query: Query, encoded: Tensor | None = None) -> Surroundings:
         """Find the neighbours of the queries among observations and among themselves."""
+        coords, obs = query.coords, query.obs
         every = torch.ones_like(coords[..., 0], dtype=torch.bool)
         near = (
             find_neighbourhood(coords, context, valid, self.neighbours, self.radius)
             for context, valid in ((obs.coords, obs.valid), (coords, every))
         )
-        return Surroundings(*near)
+        return Surroundings(self.encode(obs) if encoded is None else encoded, *near)
 
     def forward(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        coords: Tensor,
-        obs: Observation,
-        prepared: Surroundings | None = None,
-        cell: Tensor | None = None,
+        self, x_t: Tensor, t: Tensor, query: Query, prepared: Surroundings | None = None
     ) -> Tensor:
         """See `Backbone.forward`."""
-        near = self.prepare(coords, obs) if prepared is None else prepared
+        near = self.prepare(query) if prepared is None else prepared
         time = self.time(t)
-        context = self.context_norm(self.observation_tokens(obs.coords, obs.values))
-        x = self.query_tokens(coords, x_t)
+        x = self.query_tokens(query.coords, x_t)
         for layer in self.layers:
-            x = layer(x, context, time, near)
+            x = layer(x, time, near)
         return self.decoder(x)
 
 
 class LocalLayer(nn.Module):
-    """Local attention to observations, local attention among queries, perceptron; each residual.
+    """Local attention to observations, local attention among queries, an MLP; each residual.
 
     Args:
         width: Channels D; divisible by `heads`.
@@ -109,9 +112,9 @@ class LocalLayer(nn.Module):
         self.self_attention = LocalAttention(width, heads, dims)
         self.feedforward = FeedForward(width, 4 * width)
 
-    def forward(self, x: Tensor, context: Tensor, time: Tensor, near: Surroundings) -> Tensor:
-        """Update queries x (B, L, D) from observations (B, M, D) at a time (B, D)."""
-        x = x + self.cross(self.cross_norm(x, time), context, near.observations)
+    def forward(self, x: Tensor, time: Tensor, near: Surroundings) -> Tensor:
+        """Update queries x (B, L, D) from their surroundings at a time (B, D)."""
+        x = x + self.cross(self.cross_norm(x, time), near.context, near.observations)
         y = self.self_norm(x, time)
         x = x + self.self_attention(y, y, near.queries)
         return x + self.feedforward(self.mlp_norm(x, time))

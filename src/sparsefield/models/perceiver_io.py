@@ -1,12 +1,10 @@
 """The baseline: Perceiver IO, whose latents read everything and are read by the queries."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from sparsefield.data.observation import Observation
-from sparsefield.flow.backbone import Backbone, Claims
+from sparsefield.flow.backbone import Backbone, Claims, Query
 from sparsefield.models.decoder import CrossReadout
 from sparsefield.nn.fourier import TimeEmbedding
 from sparsefield.nn.perceiver import PerceiverIteration
@@ -54,21 +52,20 @@ class PerceiverIO(Backbone):
         )
         self.readout = CrossReadout(width, heads, channels)
 
+    def encode(self, obs: Observation) -> Tensor:
+        """Embed the observations."""
+        return self.observation_tokens(obs.coords, obs.values)
+
     def forward(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        coords: Tensor,
-        obs: Observation,
-        prepared: Any = None,
-        cell: Tensor | None = None,
+        self, x_t: Tensor, t: Tensor, query: Query, prepared: Tensor | None = None
     ) -> Tensor:
         """See `Backbone.forward`."""
         time = self.time(t)[:, None]
-        observed = self.observation_tokens(obs.coords, obs.values) + time
-        queries = self.query_tokens(coords, x_t) + time
+        observed = (self.encode(query.obs) if prepared is None else prepared) + time
+        queries = self.query_tokens(query.coords, x_t) + time
         inputs = torch.cat([observed, queries], dim=1)
-        valid = torch.cat([obs.valid, torch.ones_like(coords[..., 0], dtype=torch.bool)], dim=1)
+        every = torch.ones_like(query.coords[..., 0], dtype=torch.bool)
+        valid = torch.cat([query.obs.valid, every], dim=1)
         latents = self.latents + time
         for iteration in self.iterations:
             latents = iteration(latents, inputs, valid)

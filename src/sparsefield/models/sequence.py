@@ -1,14 +1,14 @@
 """Backbones that read observations and queries as one sequence: V1, V2, the transformer."""
 
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sparsefield.core.errors import unknown_name
 from sparsefield.data.observation import Observation
-from sparsefield.flow.backbone import Backbone
+from sparsefield.flow.backbone import Backbone, Query
 from sparsefield.nn.fourier import TimeEmbedding
 from sparsefield.nn.ordering import grouped_order, inverse_order, reorder, traversals
 from sparsefield.nn.tokens import PointTokens
@@ -18,6 +18,34 @@ STEPS = ("learned", "distance")
 # Distance between two tokens at which a step scaled by distance is as learned: a cell of 32.
 STEP_UNIT = 2 / 32
 SMALLEST_GAP = 1e-3  # in units: points may coincide
+
+
+class Traversal(NamedTuple):
+    """How the points of observations and queries are read along one point order.
+
+    Attributes:
+        order: Which point comes at each place of the sequence (B, M + L).
+        rank: At which place each point comes (B, M + L).
+        valid: Which places hold no padding (B, M + L), or None where none does.
+        gaps: Distance of each point from the one before (B, M + L), or None if it is not used.
+    """
+
+    order: Tensor
+    rank: Tensor
+    valid: Tensor | None
+    gaps: Tensor | None
+
+
+class Arrangement(NamedTuple):
+    """What the mixing of observations and queries needs, the same at every step of a sampler.
+
+    Attributes:
+        observed: Tokens of the observations (B, M, D), before the time is added.
+        traversals: Each traversal of the points.
+    """
+
+    observed: Tensor
+    traversals: list[Traversal]
 
 
 class SequenceMixer(nn.Module):
@@ -65,31 +93,44 @@ class SequenceMixer(nn.Module):
         self.time = TimeEmbedding(width)
         self.mixer = mixer
 
+    def encode(self, obs: Observation) -> Tensor:
+        """Embed the observations as tokens (B, M, D)."""
+        return self.observation_tokens(obs.coords, obs.values)
+
+    def prepare(self, query: Query, observed: Tensor) -> Arrangement:
+        """Arrange embedded observations (B, M, D) and the queries along the point orders."""
+        points = torch.cat([query.obs.coords, query.coords], dim=1)
+        group = self._group(query)
+        return Arrangement(observed, [self._traverse(name, points, group) for name in self.orders])
+
     def forward(
-        self, x_t: Tensor, t: Tensor, coords: Tensor, obs: Observation
+        self, x_t: Tensor, t: Tensor, query: Query, arranged: Arrangement
     ) -> tuple[Tensor, Tensor]:
         """Return the mixed tokens of observations (B, M, D) and of queries (B, L, D)."""
-        observed = self.observation_tokens(obs.coords, obs.values)
-        tokens = torch.cat([observed, self.query_tokens(coords, x_t)], dim=1)
+        count = arranged.observed.shape[1]
+        tokens = torch.cat([arranged.observed, self.query_tokens(query.coords, x_t)], dim=1)
         tokens = tokens + self.time(t)[:, None]
-        points = torch.cat([obs.coords, coords], dim=1)
-        rank = self._rank(obs, coords)
-        mixed = [self._mix(tokens, points, rank, order) for order in self.orders]
+        mixed = [self._mix(tokens, along) for along in arranged.traversals]
         tokens = mixed[0] if len(mixed) == 1 else torch.stack(mixed).mean(0)
-        return tokens[:, : observed.shape[1]], tokens[:, observed.shape[1] :]
+        return tokens[:, :count], tokens[:, count:]
 
-    def _rank(self, obs: Observation, coords: Tensor) -> Tensor:
+    def _group(self, query: Query) -> Tensor:
         """Return what comes first (B, M + L): 0 before 1 before padding, 2."""
-        queries = torch.full_like(coords[..., 0], self.layout == "grouped", dtype=torch.long)
-        return torch.cat([torch.where(obs.valid, 0, 2), queries], dim=1)
+        queries = torch.full_like(query.coords[..., 0], self.layout == "grouped", dtype=torch.long)
+        return torch.cat([torch.where(query.obs.valid, 0, 2), queries], dim=1)
 
-    def _mix(self, tokens: Tensor, points: Tensor, rank: Tensor, name: str) -> Tensor:
-        """Mix tokens (B, M + L, D) along one traversal of their points."""
-        order = grouped_order(name, points, rank)
-        padded = bool((rank == 2).any())
-        valid = rank.gather(1, order) < 2 if padded else None
+    def _traverse(self, name: str, points: Tensor, group: Tensor) -> Traversal:
+        """Arrange points (B, M + L, P) of groups (B, M + L) along a point order."""
+        order = grouped_order(name, points, group)
+        padded = bool((group == 2).any())
+        valid = group.gather(1, order) < 2 if padded else None
         gaps = _gaps(reorder(points, order), valid) if self.step == "distance" else None
-        return reorder(self.mixer(reorder(tokens, order), valid, gaps), inverse_order(order))
+        return Traversal(order, inverse_order(order), valid, gaps)
+
+    def _mix(self, tokens: Tensor, along: Traversal) -> Tensor:
+        """Mix tokens (B, M + L, D) along one traversal of their points."""
+        mixed = self.mixer(reorder(tokens, along.order), along.valid, along.gaps)
+        return reorder(mixed, along.rank)
 
 
 def _gaps(points: Tensor, valid: Tensor | None) -> Tensor:
@@ -117,15 +158,19 @@ class SequenceBackbone(Backbone):
         if "given" in sequence.orders:
             self.claims = replace(self.claims, order_invariant=False)
 
+    def encode(self, obs: Observation) -> Tensor:
+        """Embed the observations."""
+        return self.sequence.encode(obs)
+
+    def prepare(self, query: Query, encoded: Tensor | None = None) -> Arrangement:
+        """Arrange observations and queries along the point orders."""
+        observed = self.encode(query.obs) if encoded is None else encoded
+        return self.sequence.prepare(query, observed)
+
     def forward(
-        self,
-        x_t: Tensor,
-        t: Tensor,
-        coords: Tensor,
-        obs: Observation,
-        prepared: Any = None,
-        cell: Tensor | None = None,
+        self, x_t: Tensor, t: Tensor, query: Query, prepared: Arrangement | None = None
     ) -> Tensor:
         """See `Backbone.forward`."""
-        observed, queries = self.sequence(x_t, t, coords, obs)
-        return self.readout(queries, observed, obs.valid)
+        arranged = self.prepare(query) if prepared is None else prepared
+        observed, queries = self.sequence(x_t, t, query, arranged)
+        return self.readout(queries, observed, query.obs.valid)

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Query
 from sparsefield.models import build_model
 
 CELLS, DENSITY = 16, 0.2
@@ -37,7 +38,7 @@ def flops_per_point(name: str, **settings: Any) -> float:
     counter = FlopCounterMode(display=False, custom_mapping=_CUSTOM)
     # the plain attention is made of products that the counter knows
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        backbone(values, torch.full((1,), 0.5), coords, obs)
+        backbone(values, torch.full((1,), 0.5), Query(coords, obs))
     return counter.get_total_flops() / CELLS**2
 
 

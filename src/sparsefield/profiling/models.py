@@ -16,6 +16,7 @@ from sparsefield.data.grids import cell_centres
 from sparsefield.data.masks import observed_indices
 from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
 from sparsefield.profiling.timing import Work, compare, environment
 from sparsefield.training.config import TrainConfig, load_config, preset_names
@@ -95,11 +96,11 @@ def prepare_forward(config: TrainConfig, size: int) -> Work:
     values = torch.randn(1, len(seen), CHANNELS, generator=generator)
     obs = Observation(coords[:, torch.from_numpy(seen)], values).to(device, torch.float32)
     t = torch.full((1,), 0.0 if config.flow.mean_fraction == 1 else 0.5, device=device)
-    dtype, points = autocast_type(config.precision, device), coords.to(device)
+    dtype, query = autocast_type(config.precision, device), Query(coords.to(device), obs)
 
     def work() -> None:
         with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-            flow.denoise(x_t, t, points, obs)
+            flow.denoise(x_t, t, query)
         _wait(device)
 
     return work

@@ -1,34 +1,32 @@
 """Samplers that choose their own steps."""
 
-from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
-from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Query, take_item
 from sparsefield.flow.flow import Flow
-from sparsefield.samplers.base import NoiseFields, Sampler, SampleResult, Trajectory
+from sparsefield.samplers.base import ConditionedFlow, NoiseFields, Sampler, SampleResult
 
 # The solver ends here, and one Euler step follows: a data estimate has no velocity at t = 1.
 _LAST = 1 - 1e-3
 
 
-class DormandPrinceSampler(Sampler):
+class DormandPrince(Sampler):
     r"""The Dormand-Prince method of order 5 with steps that keep the error below a tolerance.
 
-    It is a reference for what an exact integration gives, and a fair price for it. Items are
-    solved one by one, since steps that suit a whole batch would make an item depend on the others;
-    `nfe` is the most that one of them took. It needs the package torchdiffeq.
+    It is a reference for what an exact integration gives. Items are solved one by one, since steps
+    that suit a whole batch would make an item depend on the others; `nfe` is the most that one of
+    them took. It needs the package torchdiffeq.
 
     References:
         A family of embedded Runge-Kutta formulae (Dormand & Prince, 1980).
 
     Args:
-        steps: Not used; the solver chooses.
-        grid: Not used.
         tolerance: Relative and absolute error allowed per step, above 0.
 
     Raises:
@@ -39,27 +37,44 @@ class DormandPrinceSampler(Sampler):
     order = 5
     adaptive = True
 
-    def __init__(
-        self, steps: int = 10, grid: str | Sequence[float] = "trained", tolerance: float = 1e-4
-    ) -> None:
-        super().__init__(steps, grid)
+    def __init__(self, tolerance: float = 1e-4) -> None:
         if not tolerance > 0:
             raise InputError(f"tolerance must be above 0, not {tolerance:g}")
         if find_spec("torchdiffeq") is None:
             raise InputError("dopri5 needs torchdiffeq: install sparsefield[adaptive]")
         self.tolerance = tolerance
 
-    def time_grid(self, flow: Flow) -> Tensor:
-        """Return the end of the solver between 0 and 1."""
-        return torch.tensor([0, _LAST, 1], dtype=torch.float64)
+    def __repr__(self) -> str:
+        """Name the sampler and its tolerance."""
+        return f"DormandPrince(tolerance={self.tolerance:g})"
 
-    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """See `Sampler.step`."""
+    @torch.no_grad()
+    def __call__(
+        self, flow: Flow, noise: NoiseFields, query: Query, prepared: Any = None
+    ) -> SampleResult:
+        """See `Sampler.__call__`."""
+        start = noise(0)
+        prepared = flow.prepare(query) if prepared is None else prepared
+        results = [
+            self._solve(flow, *take_item((start, query, prepared), item))
+            for item in range(len(start))
+        ]
+        values = torch.cat([result.values for result in results])
+        return SampleResult(values, max(result.nfe for result in results))
+
+    def _solve(self, flow: Flow, x: Tensor, query: Query, prepared: Any) -> SampleResult:
+        """Integrate one item from its noise x (1, L, C)."""
+        conditioned = ConditionedFlow(flow, partial(_only, x), query, prepared)
+        last = torch.tensor(_LAST, dtype=torch.float64)
+        x = self._integrate(conditioned, x, last)
+        x = x + (1 - last).to(x.dtype) * conditioned.velocity(x, last)
+        return SampleResult(x, conditioned.nfe)
+
+    def _integrate(self, flow: ConditionedFlow, x: Tensor, end: Tensor) -> Tensor:
+        """Return the state at time `end` that starts from x at t = 0."""
         from torchdiffeq import odeint
 
-        if s >= 1:
-            return x + (s - t).to(x.dtype) * flow.velocity(x, t)
-        times = torch.stack([t, s]).to(x)
+        times = torch.stack([torch.zeros_like(end), end]).to(x)
         try:
             path = odeint(
                 lambda time, y: flow.velocity(y, time),
@@ -76,27 +91,6 @@ class DormandPrinceSampler(Sampler):
                 "velocity jumps; raise the tolerance"
             ) from error
         return path[-1]
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        flow: Flow,
-        noise: NoiseFields,
-        coords: Tensor,
-        obs: Observation,
-        cell: Tensor | None = None,
-    ) -> SampleResult:
-        """See `Sampler.__call__`."""
-        start = noise(0)
-        results = []
-        for item in range(len(start)):
-            one = slice(item, item + 1)
-            seen = Observation(obs.coords[one], obs.values[one], valid=obs.valid[one])
-            side = None if cell is None else cell[one]
-            own = partial(_only, start[one])
-            results.append(super().__call__(flow, own, coords[one], seen, side))
-        values = torch.cat([result.values for result in results])
-        return SampleResult(values, max(result.nfe for result in results))
 
 
 def _only(x_0: Tensor, number: int) -> Tensor:

@@ -1,16 +1,17 @@
-"""The one loop that integrates a flow from source noise to data."""
+"""What samplers have in common, and the loop of those whose steps are fixed beforehand."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError, unknown_name
-from sparsefield.data.observation import Observation
+from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
+from sparsefield.flow.path import Path
 
 # The k-th independent field of source noise (B, L, C); the 0-th is where a sample starts.
 NoiseFields = Callable[[int], Tensor]
@@ -25,7 +26,7 @@ GRIDS: dict[str, Callable[[Flow, Tensor], Tensor]] = {
 
 
 class SampleResult(NamedTuple):
-    """A sample and its price.
+    """A sample and what it took.
 
     Attributes:
         values: Data at t = 1 (B, L, C), normalised.
@@ -36,52 +37,89 @@ class SampleResult(NamedTuple):
     nfe: int
 
 
-class Trajectory:
-    """A flow at fixed queries and observations: what samplers ask of it, counted.
+class ConditionedFlow:
+    """A flow at a fixed query: what a sampler asks of it, with its evaluations counted.
+
+    Args:
+        flow: The flow.
+        noise: Independent fields of source noise by their number.
+        query: Queries and observations.
+        prepared: What `flow.prepare` returned for the query; computed here if None.
 
     Attributes:
         nfe: Evaluations of the backbone so far.
-        last_data: The latest time and data estimate, None before the first.
-        last_velocity: The latest time and velocity, None before the first.
     """
 
-    def __init__(
-        self,
-        flow: Flow,
-        noise: NoiseFields,
-        coords: Tensor,
-        obs: Observation,
-        cell: Tensor | None = None,
-    ) -> None:
-        self.flow, self.coords, self.obs, self.cell = flow, coords, obs, cell
-        self.prepared = flow.prepare(coords, obs, cell)
+    def __init__(self, flow: Flow, noise: NoiseFields, query: Query, prepared: Any = None) -> None:
         self.nfe = 0
-        self.last_data: tuple[Tensor, Tensor] | None = None
-        self.last_velocity: tuple[Tensor, Tensor] | None = None
-        self._noise, self._fields = noise, 0
+        self._flow, self._query, self._noise, self._used = flow, query, noise, 0
+        self._prepared = flow.prepare(query) if prepared is None else prepared
+
+    @property
+    def path(self) -> Path:
+        """Path between noise and data."""
+        return self._flow.path
 
     def data(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the data estimate (B, L, C) at state x (B, L, C) and scalar time t."""
         self.nfe += 1
-        where = self.coords, self.obs, self.prepared, self.cell
-        data = self.flow.denoise(x, _times(x, t), *where)
-        self.last_data = t, data
-        return data
+        return self._flow.denoise(x, _times(x, t), self._query, self._prepared)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Return dx/dt (B, L, C) at state x (B, L, C) and scalar time t."""
-        velocity = self.flow.velocity_of(self.data(x, t), x, _times(x, t))
-        self.last_velocity = t, velocity
-        return velocity
+        return self._flow.velocity_of(self.data(x, t), x, _times(x, t))
+
+    def noise_of(self, data: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the noise (B, L, C) in state x that a data estimate at time t leaves."""
+        return self._flow.noise_of(data, x, _times(x, t))
 
     def fresh_noise(self) -> Tensor:
         """Return a field of source noise (B, L, C) that was not used before."""
-        self._fields += 1
-        return self._noise(self._fields)
+        self._used += 1
+        return self._noise(self._used)
 
 
 class Sampler(ABC):
-    """Integrate a flow from t = 0 to t = 1.
+    """Integrate a flow from source noise at t = 0 to data at t = 1.
+
+    Attributes:
+        order: The error falls as steps to the power of minus this; for stochastic samplers that of
+            mean and variance.
+        stochastic: Fresh noise enters on the way.
+        adaptive: It chooses its own steps.
+    """
+
+    order: int
+    stochastic = False
+    adaptive = False
+
+    @abstractmethod
+    def __call__(
+        self, flow: Flow, noise: NoiseFields, query: Query, prepared: Any = None
+    ) -> SampleResult:
+        """Carry source noise to samples given observations.
+
+        Args:
+            flow: The flow.
+            noise: Returns independent fields of source noise (B, L, C) by their number. The 0-th
+                is where the samples start.
+            query: Queries and observations.
+            prepared: What `flow.prepare` returned for the query; computed here if None.
+        """
+
+    @classmethod
+    def evaluations(cls, steps: int) -> int:
+        """Return how many evaluations so many steps take; a guess for adaptive samplers."""
+        return steps
+
+    @classmethod
+    def steps_within(cls, nfe: int) -> int:
+        """Return the most steps that take at most so many evaluations."""
+        return nfe
+
+
+class FixedStepSampler(Sampler):
+    """A sampler whose times are known beforehand; subclasses say what happens between two.
 
     Args:
         steps: Steps of the time grid, at least 1.
@@ -89,19 +127,9 @@ class Sampler(ABC):
             spaces them as in training, `uniform` equally, `cosine` densely at both ends, `late`
             towards the data.
 
-    Attributes:
-        order: The error falls as steps to the power of minus this; for stochastic samplers that of
-            mean and variance.
-        stochastic: Fresh noise enters on the way.
-        adaptive: It chooses its own steps.
-
     Raises:
         InputError: There is no step, or the grid is unknown or not rising from 0 to 1.
     """
-
-    order: int
-    stochastic = False
-    adaptive = False
 
     def __init__(self, steps: int = 10, grid: str | Sequence[float] = "trained") -> None:
         if steps < 1:
@@ -114,15 +142,10 @@ class Sampler(ABC):
         self.steps = steps if isinstance(grid, str) else len(grid) - 1
         self.grid = grid
 
-    @classmethod
-    def evaluations(cls, steps: int) -> int:
-        """Return how many evaluations so many steps take."""
-        return steps
-
-    @classmethod
-    def steps_within(cls, nfe: int) -> int:
-        """Return the most steps that take at most so many evaluations."""
-        return nfe
+    def __repr__(self) -> str:
+        """Name the sampler and its settings."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
 
     def time_grid(self, flow: Flow) -> Tensor:
         """Return the times (steps + 1,) from 0 to 1."""
@@ -133,24 +156,32 @@ class Sampler(ABC):
         return torch.tensor(self.grid, dtype=torch.float64)
 
     @abstractmethod
-    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """Advance the state x (B, L, C) from time t to time s > t."""
+    def step(
+        self, flow: ConditionedFlow, x: Tensor, t: Tensor, s: Tensor, memory: Any
+    ) -> tuple[Tensor, Any]:
+        """Advance the state from time t to time s > t.
+
+        Args:
+            flow: The flow at the query.
+            x: State (B, L, C) at time t.
+            t: Time now, a scalar.
+            s: Time of the next state, a scalar.
+            memory: What the step before returned beside its state; None in the first step.
+
+        Returns:
+            The state (B, L, C) at time s, and what the next step is to know of this one.
+        """
 
     @torch.no_grad()
     def __call__(
-        self,
-        flow: Flow,
-        noise: NoiseFields,
-        coords: Tensor,
-        obs: Observation,
-        cell: Tensor | None = None,
+        self, flow: Flow, noise: NoiseFields, query: Query, prepared: Any = None
     ) -> SampleResult:
-        """Carry source noise, evaluated at coords (B, L, P), to a sample given observations."""
-        trajectory = Trajectory(flow, noise, coords, obs, cell)
-        x = noise(0)
+        """See `Sampler.__call__`."""
+        conditioned = ConditionedFlow(flow, noise, query, prepared)
+        x, memory = noise(0), None
         for t, s in pairwise(self.time_grid(flow)):
-            x = self.step(trajectory, x, t, s)
-        return SampleResult(x, trajectory.nfe)
+            x, memory = self.step(conditioned, x, t, s, memory)
+        return SampleResult(x, conditioned.nfe)
 
 
 def _times(x: Tensor, t: Tensor) -> Tensor:

@@ -4,20 +4,25 @@ import torch
 from torch import Tensor
 
 from sparsefield.flow.path import Path
-from sparsefield.samplers.base import Sampler, Trajectory
+from sparsefield.samplers.base import ConditionedFlow, FixedStepSampler
+
+# A time and what was estimated at it (B, L, C).
+Estimate = tuple[Tensor, Tensor]
 
 
-class EulerSampler(Sampler):
+class Euler(FixedStepSampler):
     r"""The Euler method, :math:`x_s = x_t + (s - t)\, v(x_t, t)`, of order 1."""
 
     order = 1
 
-    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """See `Sampler.step`."""
-        return x + (s - t).to(x.dtype) * flow.velocity(x, t)
+    def step(
+        self, flow: ConditionedFlow, x: Tensor, t: Tensor, s: Tensor, memory: None
+    ) -> tuple[Tensor, None]:
+        """See `FixedStepSampler.step`."""
+        return x + (s - t).to(x.dtype) * flow.velocity(x, t), None
 
 
-class HeunSampler(Sampler):
+class Heun(FixedStepSampler):
     r"""Heun's method (the explicit trapezoidal rule), of order 2.
 
     .. math:: x_s = x_t + \tfrac{s - t}{2} \big(v(x_t, t) + v(\tilde x, s)\big), \qquad
@@ -43,17 +48,19 @@ class HeunSampler(Sampler):
         """See `Sampler.steps_within`."""
         return (nfe + 1) // 2
 
-    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """See `Sampler.step`."""
+    def step(
+        self, flow: ConditionedFlow, x: Tensor, t: Tensor, s: Tensor, memory: None
+    ) -> tuple[Tensor, None]:
+        """See `FixedStepSampler.step`."""
         width = (s - t).to(x.dtype)
         slope = flow.velocity(x, t)
         ahead = x + width * slope
         if s >= 1:
-            return ahead
-        return x + width / 2 * (slope + flow.velocity(ahead, s))
+            return ahead, None
+        return x + width / 2 * (slope + flow.velocity(ahead, s)), None
 
 
-class AdamsBashforthSampler(Sampler):
+class AdamsBashforth(FixedStepSampler):
     r"""The two-step Adams-Bashforth method, of order 2 at one evaluation per step.
 
     .. math:: x_s = x_t + (s - t) \Big(v_t + \tfrac{s - t}{2 (t - r)} (v_t - v_r)\Big)
@@ -67,17 +74,18 @@ class AdamsBashforthSampler(Sampler):
 
     order = 2
 
-    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """See `Sampler.step`."""
-        before = flow.last_velocity
-        slope = flow.velocity(x, t)
-        if before is not None:
-            r, last = before
-            slope = slope + ((s - t) / (2 * (t - r))).to(x.dtype) * (slope - last)
-        return x + (s - t).to(x.dtype) * slope
+    def step(
+        self, flow: ConditionedFlow, x: Tensor, t: Tensor, s: Tensor, memory: Estimate | None
+    ) -> tuple[Tensor, Estimate]:
+        """See `FixedStepSampler.step`."""
+        velocity = slope = flow.velocity(x, t)
+        if memory is not None:
+            r, last = memory
+            slope = velocity + ((s - t) / (2 * (t - r))).to(x.dtype) * (velocity - last)
+        return x + (s - t).to(x.dtype) * slope, (t, velocity)
 
 
-class ExponentialSampler(Sampler):
+class Exponential(FixedStepSampler):
     r"""A two-step exponential integrator of the data estimate, of order 2.
 
     On the linear path :math:`d(x / (1 - t)) = \hat x_1\, dt / (1 - t)^2`. With the estimate
@@ -99,18 +107,20 @@ class ExponentialSampler(Sampler):
 
     order = 2
 
-    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """See `Sampler.step`."""
-        path, before = flow.flow.path, flow.last_data
+    def step(
+        self, flow: ConditionedFlow, x: Tensor, t: Tensor, s: Tensor, memory: Estimate | None
+    ) -> tuple[Tensor, Estimate]:
+        """See `FixedStepSampler.step`."""
+        path = flow.path
         (now, total), (then, total_then) = (_on_linear_path(path, time) for time in (t, s))
         data = flow.data(x, t)
         left = 1 - then  # of the noise, 0 at the end
         ahead = left / (1 - now) * (x / total) + (then - now) / (1 - now) * data
-        if before is not None:
-            r, last = before
+        if memory is not None:
+            r, last = memory
             reach = then - now - torch.xlogy(left, (1 - now) / left.clamp_min(1e-30))
             ahead = ahead + reach / (now - _on_linear_path(path, r)[0]) * (data - last)
-        return (total_then * ahead).to(x.dtype)
+        return (total_then * ahead).to(x.dtype), (t, data)
 
 
 def _on_linear_path(path: Path, t: Tensor) -> tuple[Tensor, Tensor]:

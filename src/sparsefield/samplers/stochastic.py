@@ -16,10 +16,10 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.flow.path import Coefficients
-from sparsefield.samplers.base import Sampler, Trajectory
+from sparsefield.samplers.base import ConditionedFlow, FixedStepSampler
 
 
-class RenewingSampler(Sampler):
+class AncestralSampler(FixedStepSampler):
     """Put estimated data, kept noise and fresh noise together at the next time."""
 
     order = 1
@@ -29,19 +29,20 @@ class RenewingSampler(Sampler):
     def fresh(self, now: Coefficients, then: Coefficients) -> Tensor:
         """Return the size f of the fresh noise, at most `then.sigma`."""
 
-    def step(self, flow: Trajectory, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """See `Sampler.step`."""
-        path = flow.flow.path
-        now, then = path.coefficients(t), path.coefficients(s)
+    def step(
+        self, flow: ConditionedFlow, x: Tensor, t: Tensor, s: Tensor, memory: None
+    ) -> tuple[Tensor, None]:
+        """See `FixedStepSampler.step`."""
+        now, then = flow.path.coefficients(t), flow.path.coefficients(s)
         f = self.fresh(now, then)
         data = flow.data(x, t)
-        noise = flow.flow.noise_of(data, x, t.to(x).expand(len(x)))
+        noise = flow.noise_of(data, x, t)
         kept = (then.sigma.square() - f.square()).clamp_min(0).sqrt()
         ahead = then.alpha.to(x.dtype) * data + kept.to(x.dtype) * noise
-        return ahead + f.to(x.dtype) * flow.fresh_noise() if f > 0 else ahead
+        return (ahead + f.to(x.dtype) * flow.fresh_noise() if f > 0 else ahead), None
 
 
-class SDESampler(RenewingSampler):
+class SDE(AncestralSampler):
     r"""The stochastic differential equation with the flow's marginals, at a temperature T.
 
     .. math:: dx = \big(v - T \hat x_0\big)\, dt + g\, dW, \qquad g^2 = 2 T (1 - t)
@@ -58,8 +59,8 @@ class SDESampler(RenewingSampler):
         2021), Eq. 6 and 13, for the family of equations with the same marginals.
 
     Args:
-        steps: See `Sampler`.
-        grid: See `Sampler`.
+        steps: See `FixedStepSampler`.
+        grid: See `FixedStepSampler`.
         temperature: T, at least 0; how often noise is renewed.
 
     Raises:
@@ -78,12 +79,12 @@ class SDESampler(RenewingSampler):
         self.temperature = temperature
 
     def fresh(self, now: Coefficients, then: Coefficients) -> Tensor:
-        """See `RenewingSampler.fresh`."""
+        """See `AncestralSampler.fresh`."""
         kept = (then.sigma / now.sigma) ** (2 * self.temperature)
         return then.sigma * (1 - kept).sqrt()
 
 
-class DDIMSampler(RenewingSampler):
+class DDIM(AncestralSampler):
     r"""Generalised DDIM; deterministic for eta = 0, the ancestral sampler of DDPM for eta = 1.
 
     .. math:: f^2 = \eta^2 \frac{\sigma_s^2}{\sigma_t^2}
@@ -95,8 +96,8 @@ class DDIMSampler(RenewingSampler):
         Denoising Diffusion Implicit Models (Song et al., 2021), Eq. 12 and 16.
 
     Args:
-        steps: See `Sampler`.
-        grid: See `Sampler`.
+        steps: See `FixedStepSampler`.
+        grid: See `FixedStepSampler`.
         eta: In [0, 1].
 
     Raises:
@@ -112,6 +113,6 @@ class DDIMSampler(RenewingSampler):
         self.eta = eta
 
     def fresh(self, now: Coefficients, then: Coefficients) -> Tensor:
-        """See `RenewingSampler.fresh`."""
+        """See `AncestralSampler.fresh`."""
         variance = now.sigma.square() - (now.alpha / then.alpha * then.sigma).square()
         return self.eta * then.sigma / now.sigma * torch.clamp_min(variance, 0).sqrt()

@@ -17,6 +17,7 @@ from sparsefield.core.errors import InputError
 from sparsefield.data.dataset import FieldDataset, carve_validation, open_dataset
 from sparsefield.evaluation.protocol import Protocol, evaluate_mean
 from sparsefield.figures.field import plot_training
+from sparsefield.flow.backbone import Query
 from sparsefield.flow.objectives import contrast_weights, flow_matching_loss
 from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, resolve, save_checkpoint
 from sparsefield.inference.model import Model
@@ -197,9 +198,8 @@ class Trainer:
         flow = self.state.flow
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             t = flow.shift(batch.u)
-            losses = flow_matching_loss(
-                flow, batch.x_0, batch.x_1, t, batch.coords, batch.obs, batch.cell
-            )
+            query = Query(batch.coords, batch.obs, batch.cell)
+            losses = flow_matching_loss(flow, batch.x_0, batch.x_1, t, query)
             weights = contrast_weights(batch.obs, self.config.flow.contrast_weight)
             loss = (weights * losses).mean()
         value = float(loss.detach())

@@ -24,7 +24,7 @@ class ResidualDecoder(nn.Module):
         m = \mathrm{attend}(\mathrm{ReLU}(W_q \gamma(x)), x), \qquad
         y = W_y\, r_n(\cdots r_1(\mathrm{ReLU}(W [\gamma(x), m])))
 
-    with residual perceptrons r.
+    with residual MLPs r.
 
     References:
         Locality-Aware Generalizable Implicit Neural Representation (Lee et al., 2023),
@@ -35,7 +35,7 @@ class ResidualDecoder(nn.Module):
         dims: Coordinate dimensions P.
         token_width: Channels of the tokens.
         hidden: Channels of the hidden layers.
-        blocks: Residual perceptrons.
+        blocks: Residual MLPs.
         features: Fourier frequencies.
         max_frequency: Highest of them, in cycles per coordinate unit.
         scale: Initial weight of squared distances, see `PlaceAttention`.
@@ -46,6 +46,7 @@ class ResidualDecoder(nn.Module):
         channels: int,
         dims: int,
         token_width: int,
+        *,
         hidden: int,
         blocks: int,
         features: int,
@@ -94,7 +95,7 @@ class MultiBandDecoder(nn.Module):
         dims: Coordinate dimensions P.
         token_width: Channels of the tokens.
         hidden: Channels of the hidden layers.
-        blocks: Gated perceptrons in each branch; half as many between bands.
+        blocks: Gated MLPs in each branch; half as many between bands.
         heads: Attention heads.
         features: Fourier frequencies of a band.
         max_frequency: Highest of the finest band, in cycles per coordinate unit.
@@ -106,6 +107,7 @@ class MultiBandDecoder(nn.Module):
         channels: int,
         dims: int,
         token_width: int,
+        *,
         hidden: int,
         blocks: int,
         heads: int,
@@ -151,6 +153,6 @@ class MultiBandDecoder(nn.Module):
 
 
 def branch(width: int, hidden: int, blocks: int) -> nn.Sequential:
-    """Return a linear map from `width` to `hidden` channels, ReLU, and gated perceptrons."""
+    """Return a linear map from `width` to `hidden` channels, ReLU, and gated MLPs."""
     gated = (Residual(hidden, GatedFeedForward(hidden, 4 * hidden)) for _ in range(blocks))
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), *gated)

@@ -59,6 +59,7 @@ class PatchEncoder(nn.Module):
         channels: int,
         dims: int,
         width: int,
+        *,
         positions: int,
         sequence: Sequence[nn.Module],
         latent: Sequence[nn.Module] = (),

@@ -31,7 +31,7 @@ class Residual(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    r"""A perceptron whose hidden channels are gated, :math:`W (\mathrm{GELU}(U x) \odot V x)`.
+    r"""An MLP whose hidden channels are gated, :math:`W (\mathrm{GELU}(U x) \odot V x)`.
 
     References:
         GLU Variants Improve Transformer (Shazeer, 2020), Eq. 6.
@@ -70,7 +70,7 @@ class AveragedMamba(nn.Module):
 
 
 class MixerLayer(nn.Module):
-    """A mixer of tokens, followed by a residual perceptron.
+    """A mixer of tokens, followed by a residual MLP.
 
     Args:
         width: Channels D.
