@@ -78,7 +78,7 @@ def measure(options: argparse.Namespace) -> None:
     if not options.data:
         raise InputError("--data is needed")
     model = load(options.model, choose_device("auto"))
-    fields = open_dataset(options.data, options.split, options.limit, model.spec.shape)
+    fields = open_dataset(options.data, options.split, options.limit, size=model.spec.shape)
     check_fit(model, fields)
     where, draws = (model, fields, Protocol(split=options.split)), options.draws
 

@@ -97,9 +97,9 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
 
 
 def test_mixed_sizes_need_one_size_to_reduce_to(tmp_path):
-    write_images(tmp_path / "a", random_images(1, 12, 16))
-    write_images(tmp_path / "b", random_images(1, 6, 8))
-    with pytest.raises(InputError, match=r"b.000\.png has 6 x 8 pixels.*12 x 16"):
+    write_images(tmp_path / "val" / "a", random_images(1, 12, 16))
+    write_images(tmp_path / "val" / "b", random_images(1, 6, 8))
+    with pytest.raises(InputError, match=r"b.000\.png has 6 x 8 pixels.*12 x 16.*size=\(6, 8\)"):
         open_dataset(tmp_path)
     assert open_dataset(tmp_path, size=(6, 8)).shape == (6, 8)
     with pytest.raises(InputError, match=r"b.000\.png.*fewer"):
@@ -198,7 +198,7 @@ def test_npz_gives_the_array_of_the_split(tmp_path):
         (np.float32(1), r"got \(\)"),
         (np.array([[["a"]]]), "numbers are needed"),
         (np.full((1, 4, 1), np.nan), "4 of 4 values are NaN"),
-        (np.array([[[None]]]), "not a readable numpy file"),
+        (np.array([[[None]]]), "type object; numbers are needed"),
     ],
 )
 def test_arrays_that_are_no_fields_are_refused(tmp_path, values, message):
@@ -216,7 +216,7 @@ def test_broken_files_are_named(tmp_path, name):
 
 def test_archives_of_objects_are_not_loaded(tmp_path):
     np.savez(tmp_path / "a.npz", test=np.array([[[None]]]))
-    with pytest.raises(InputError, match=r"a\.npz is not a readable numpy file"):
+    with pytest.raises(InputError, match=r"a\.npz.*type object; numbers are needed"):
         open_dataset(tmp_path / "a.npz")
 
 

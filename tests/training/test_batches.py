@@ -57,7 +57,7 @@ def test_every_preset_finds_what_it_asks_for(name):
     config = load_config(name, [f"batch_size={B}", "data.validation=0"])
     coarse, fine = (
         FieldDataset(np.random.default_rng(0).random((N, *(shape or SHAPE), C), np.float32))
-        for shape in (config.data.size, config.data.fine)
+        for shape in (config.data.size or config.data.image_size, config.data.fine)
     )
     draw = TrainingBatches(coarse, config, fine if config.data.fine else None)
     batches = [draw(step) for step in range(40 if config.data.fine else 2)]
@@ -229,7 +229,7 @@ def test_cells_like_those_observed_are_asked_for_at_and_between_them():
 
 
 def test_windows_and_mirrors_of_means_between_cells():
-    draw = multiscale(4, own_cells=0, window=5)
+    draw = multiscale(4, own_cells=0, window=5, flip=True)
     mirrored, sizes = 0, set()
     for step in range(8):
         batch = draw(step)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -58,10 +59,20 @@ def _run(arguments: list[str]) -> int:
         raise unknown_name("command", name, list(COMMANDS))
     import tyro
 
+    _show_remarks()
     module = importlib.import_module(f"sparsefield.cli.{COMMANDS[name][0]}")
     config = (tyro.conf.FlagCreatePairsOff,)
     code = tyro.cli(module.command, args=rest, prog=f"sparsefield {name}", config=config)
     return int(code or 0)
+
+
+def _show_remarks() -> None:
+    """Write what the package says of how it understood its input to stderr, one line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("sparsefield: %(message)s"))
+    logger = logging.getLogger("sparsefield")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
 
 
 def _help() -> str:

@@ -80,7 +80,7 @@ def command(
     drawing = Drawing(samples, sampler, steps, samples_limit)
     _check(drawing, figures)
     loaded = _load(name_contestants(models), device)
-    fields = open_dataset(data, split, limit, size)
+    fields = open_dataset(data, split, limit, size=size)
     protocol = Protocol(density, seed, split)
     names = choose_baselines(baselines, len(fields.shape))
     chosen = choose_reference(reference, [*loaded, *names])

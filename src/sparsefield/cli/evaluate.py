@@ -66,7 +66,7 @@ def command(
 
     _check(model, samples, sampler, figure)
     loaded = None if model == "baselines" else _load(model, device)
-    fields = open_dataset(data, split, limit, size)
+    fields = open_dataset(data, split, limit, size=size)
     protocol = Protocol(density, seed, split)
     result = Evaluation(model, fields.name, len(fields), protocol)
     names = choose_baselines(baselines, len(fields.shape))

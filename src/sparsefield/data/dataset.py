@@ -1,5 +1,7 @@
-"""Data sets of fields on regular grids."""
+"""Data sets: many examples of fields on one regular grid."""
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,47 +12,76 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.data.axes import CHANNELS, Channels, understand_axes
 from sparsefield.data.conversion import real_array
-from sparsefield.data.formats.sources import read_fields
-from sparsefield.data.grids import cell_centres
+from sparsefield.data.formats.datasets import read_examples
+from sparsefield.data.formats.examples import Request
+from sparsefield.data.grids import GridError, cell_centres, size_setting
 from sparsefield.data.masks import SPLIT_CODES
 from sparsefield.data.normalize import Normalizer
 
+_log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FieldDataset:
-    """N fields on one grid, in memory.
+    """N examples of a field, all on one grid, in memory.
 
     Args:
-        values: fields, shape (N, *shape, C); uint8 for images (255 stands for 1), else float32 in
-            physical units.
-        name: what reports call the data.
+        values: Values, shape (N, *shape, C); uint8 for images (255 stands for 1), else numbers in
+            physical units, kept as float32. Strides, byte order and precision make no difference.
+        name: What reports call the data.
+        remarks: How the data were understood, in sentences, where a file left room for doubt.
 
     Raises:
-        InputError: if there is no grid axis, no item, or a value is not finite.
+        InputError: There is no grid axis or no item, the values are no real numbers, some are
+            masked, or some are not finite in float32.
     """
 
     values: np.ndarray
     name: str = "fields"
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what every later step relies on."""
-        object.__setattr__(self, "values", real_array(self.values, self.name))
+        object.__setattr__(self, "values", _as_stored(self.values, self.name))
         if self.values.ndim < 3 or 0 in self.values.shape:
             raise InputError(
                 f"{self.name}: expected values of shape (N, *grid, C), got {self.values.shape}"
             )
-        if self.values.dtype not in (np.uint8, np.float32):
-            raise InputError(f"{self.name}: expected uint8 or float32, got {self.values.dtype}")
         if self.values.dtype == np.float32 and not np.isfinite(self.values).all():
-            bad = int((~np.isfinite(self.values)).sum())
-            raise InputError(
-                f"{self.name}: {bad} of {self.values.size} values are NaN or infinite; "
-                "drop those fields or fill them"
-            )
+            raise self._not_finite()
+
+    def _not_finite(self) -> InputError:
+        bad = ~np.isfinite(self.values)
+        items = np.flatnonzero(bad.reshape(len(self), -1).any(axis=1))
+        count, missing = int(bad.sum()), int(np.isnan(self.values).sum())
+        return InputError(
+            f"{self.name}: {count} of {bad.size} values are NaN or infinite in float32 "
+            f"({missing} and {count - missing}), in {len(items)} of {len(self)} items, "
+            f"the first of them item {items[0]}; drop those items or fill them"
+        )
+
+    def __repr__(self) -> str:
+        """Return one line: name, number of items, grid and channels."""
+        return f"FieldDataset({self.name!r}: {self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """Number of items, grid, channels and what the values are, in words."""
+        grid = " x ".join(map(str, self.shape))
+        count = f"{len(self)} item{'s' * (len(self) > 1)}"
+        channels = f"{self.channels} channel{'s' * (self.channels > 1)}"
+        kind = "bytes (255 stands for 1)" if self.is_images else "numbers"
+        return f"{count} on a grid of {grid} cells with {channels} of {kind}"
+
+    @property
+    def is_images(self) -> bool:
+        """Whether values are bytes, which stand for [0, 1]."""
+        return self.values.dtype == np.uint8
 
     def __len__(self) -> int:
-        """Return the number of fields N."""
+        """Return the number of items N."""
         return len(self.values)
 
     @property
@@ -76,109 +107,177 @@ class FieldDataset:
     @cached_property
     def normalizer(self) -> Normalizer:
         """Scaling that suits the values: [0, 1] to [-1, 1] for images, else standardisation."""
-        if self.values.dtype == np.uint8:
+        if self.is_images:
             return Normalizer.unit_range(self.channels)
         return Normalizer.fit(self.values)
 
     def item(self, index: int) -> np.ndarray:
-        """Return one field in physical units, float32, shape (L, C)."""
+        """Return one item in physical units, float32, shape (L, C)."""
         return self.batch([index])[0].numpy()
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Return some fields in physical units, float32, shape (B, L, C)."""
+        """Return some items in physical units, float32, shape (B, L, C)."""
         chosen = self.values[np.asarray(indices)].reshape(-1, self.points, self.channels)
         values = torch.from_numpy(chosen)
         return values.float() / 255 if values.dtype == torch.uint8 else values
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "FieldDataset":
-        """Return the data set of some of its fields, in the given order."""
+        """Return the data set of some of its items, in the given order."""
         return replace(self, values=self.values[np.asarray(indices)])
 
     def resized(self, shape: Sequence[int]) -> "FieldDataset":
         """Return the data set on a coarser grid, each cell the mean of those it covers.
 
         Args:
-            shape: cells per axis, each a divisor of the present number.
+            shape: Cells per axis, each a divisor of the present number.
 
         Raises:
-            InputError: if an axis is not divided evenly.
+            GridError: An axis is not divided evenly.
         """
         if tuple(shape) == self.shape:
             return self
-        if len(shape) != len(self.shape) or any(
-            new < 1 or old % new for old, new in zip(self.shape, shape, strict=False)
-        ):
-            raise InputError(
+        if not self.divides(shape):
+            works = size_setting(self._nearest_size(shape))
+            raise GridError(
                 f"{self.name}: cannot area-average a grid of {self.shape} to {tuple(shape)}; "
-                "each axis must be divided evenly"
+                f"each axis must be divided evenly, as by {works}; {size_setting(self.shape)} "
+                "leaves it as it is"
             )
         return replace(self, values=np.stack([self._coarsen(v, shape) for v in self.values]))
 
-    def _coarsen(self, field: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    def divides(self, shape: Sequence[int]) -> bool:
+        """Return whether every axis of the grid is a multiple of that of `shape`."""
+        return len(shape) == len(self.shape) and all(
+            new >= 1 and old % new == 0 for old, new in zip(self.shape, shape, strict=True)
+        )
+
+    def _nearest_size(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the grid of divisors that is nearest to a wanted one, by ratio of cells."""
+        wanted = shape if len(shape) == len(self.shape) else self.shape
+        return tuple(
+            _nearest_divisor(old, new) for old, new in zip(self.shape, wanted, strict=True)
+        )
+
+    def _coarsen(self, item: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         factors = [old // new for old, new in zip(self.shape, shape, strict=True)]
         split = [part for pair in zip(shape, factors, strict=True) for part in pair]
         axes = tuple(range(1, len(split), 2))
-        mean = field.reshape(*split, self.channels).mean(axis=axes, dtype=np.float32)
-        return np.rint(mean).astype(np.uint8) if field.dtype == np.uint8 else mean
+        mean = item.reshape(*split, self.channels).mean(axis=axes, dtype=np.float32)
+        return np.rint(mean).astype(np.uint8) if item.dtype == np.uint8 else mean
 
 
 def open_dataset(
     path: str | Path,
     split: str = "validation",
     limit: int | None = None,
+    *,
     size: Sequence[int] | None = None,
+    channels: Channels = "auto",
+    image_size: Sequence[int] | None = None,
 ) -> FieldDataset:
-    """Open fields from disk.
+    """Open a data set on disk.
+
+    Names tell splits apart by the rules of Hugging Face: a folder that begins with train,
+    training, validation, valid, val, dev, test, testing, eval or evaluation, or a file of that
+    word (train-00000-of-00003.parquet, train.npy in an .npz). What is divided by other names is
+    refused. A single file, and a folder with all files in one place, have no splits: all of it is
+    read, and `remarks` say so.
 
     Args:
-        path: a parquet file or folder in the Hugging Face layout (struct column `image` or `img`
+        path: A parquet file or folder in the Hugging Face layout (struct column `image` or `img`
             with `bytes`), an image file or folder, the official CIFAR-10 python archive or its
             folder, or a .npy/.npz array of shape (N, *grid, C).
-        split: which part to read where names tell parts apart: "train", "validation" or "test".
-        limit: number of fields at most, from the first; all if None.
-        size: grid to area-average to; images of other aspect are cropped at the centre first.
+        split: Which part to read where names tell parts apart: "train", "validation" or "test";
+            "all" reads everything, whatever the names.
+        limit: Number of items at most, from the first; all if None.
+        size: Grid to area-average to; images of other aspect are cropped at the centre first.
+        channels: How the last axis of an array is understood: "last" holds channels, "none" is an
+            axis of the grid. With "auto" up to 4 entries are channels, and more are refused.
+        image_size: As `size`, but for images only, and only where it divides their grid.
 
     Returns:
         The data set, images as uint8.
 
     Raises:
-        InputError: if the data are missing, of no supported kind, broken, of several sizes
-            without `size`, or lack the split.
+        InputError: The data are missing, of no supported kind, damaged, ambiguous, larger than
+            memory allows (see `core.memory`), of several sizes without `size`, or lack the split.
     """
     if split not in SPLIT_CODES:
-        raise unknown_name("split", split, list(SPLIT_CODES))
-    if limit is not None and limit < 1:
-        raise InputError(f"limit must be at least 1, got {limit}")
+        raise unknown_name("split", str(split), list(SPLIT_CODES))
+    if channels not in CHANNELS:
+        raise unknown_name("value of channels", str(channels), list(CHANNELS))
+    if limit is not None and (not isinstance(limit, int | np.integer) or limit < 1):
+        raise InputError(f"limit must be a whole number from 1, got {limit}")
+    size, image_size = _check_size(size, "size"), _check_size(image_size, "image_size")
     path = Path(path).expanduser()
-    image_size = (size[0], size[1]) if size is not None and len(size) == 2 else None
-    values = read_fields(path, split, limit, image_size)
-    dataset = FieldDataset(_supported_type(values, path), name=path.name)
-    dataset = replace(dataset, values=dataset.values[:limit])
-    return dataset if size is None else dataset.resized(size)
+    found = read_examples(path, Request(split, limit, _image_request(size or image_size)))
+    values, remarks = found.values, found.remarks
+    if not found.images:
+        values, understood = understand_axes(values, channels, str(path))
+        remarks = (understood, *remarks)
+    dataset = FieldDataset(values[:limit], path.name, remarks)
+    if size is not None:
+        return dataset.resized(size)
+    for remark in remarks:
+        _log.info(remark)
+    fits = image_size is not None and dataset.is_images and dataset.divides(image_size)
+    return dataset.resized(image_size) if fits and image_size is not None else dataset
 
 
-def _supported_type(values: np.ndarray, path: Path) -> np.ndarray:
-    if values.dtype.kind not in "iuf":
-        raise InputError(f"{path} holds values of type {values.dtype}; numbers are needed")
-    return values if values.dtype == np.uint8 else values.astype(np.float32, copy=False)
+def _nearest_divisor(whole: int, wanted: int) -> int:
+    divisors = [n for n in range(1, whole + 1) if whole % n == 0]
+    return min(divisors, key=lambda n: abs(math.log(n / max(wanted, 1))))
+
+
+def _check_size(size: Sequence[int] | None, name: str) -> tuple[int, ...] | None:
+    if size is None:
+        return None
+    cells = tuple(size)
+    if not cells or not all(isinstance(n, int | np.integer) and n >= 1 for n in cells):
+        raise InputError(f"{name} needs a whole number from 1 for each axis, got {cells}")
+    return tuple(int(n) for n in cells)
+
+
+def _image_request(size: tuple[int, ...] | None) -> tuple[int, int] | None:
+    return (size[0], size[1]) if size is not None and len(size) == 2 else None
+
+
+def _as_stored(values: np.ndarray, name: str) -> np.ndarray:
+    """Return values as uint8 or float32, in native order; those that are so already, uncopied."""
+    if type(values) is np.ndarray and values.dtype in (np.uint8, np.float32):
+        if values.dtype.isnative and values.flags.c_contiguous:
+            return values
+    array = real_array(values, name)
+    with np.errstate(over="ignore"):  # what becomes infinite is named
+        return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
 
 
 def carve_validation(n: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Split items at random into a training and a validation part.
 
     Args:
-        n: number of items.
-        count: number of items of the validation part, between 1 and `n - 1`.
-        seed: seed of the choice.
+        n: Number of items.
+        count: Number of items of the validation part, between 1 and `n - 1`.
+        seed: Seed of the choice.
 
     Returns:
         Sorted indices of the training part, shape (n - count,), and the validation part,
         shape (count,).
 
     Raises:
-        InputError: if one of the parts would be empty.
+        InputError: One of the parts would be empty.
     """
+    if n < 2:
+        raise InputError(f"cannot hold out a validation part of {n} item; it takes at least two")
     if not 1 <= count < n:
-        raise InputError(f"cannot hold out {count} of {n} items; both parts need at least one")
+        raise InputError(
+            f"cannot hold out {count} of {n} items, since both parts need at least one; "
+            f"data.validation={validation_share(n)} holds out a part that suits"
+        )
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def validation_share(n: int) -> int:
+    """Return how many of n items to hold out: 500, or a fifth where that is fewer."""
+    return max(1, min(500, n // 5))

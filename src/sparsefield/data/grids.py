@@ -9,6 +9,10 @@ from torch import Tensor
 from sparsefield.core.errors import InputError
 
 
+class GridError(InputError):
+    """A grid cannot be averaged to the size that was asked for."""
+
+
 def cell_centres(
     shape: Sequence[int],
     dtype: torch.dtype = torch.float32,
@@ -37,3 +41,10 @@ def cell_centres(
     axes = [-1 + (2 * torch.arange(n, dtype=torch.float64) + 1) / n for n in shape]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     return points.reshape(math.prod(shape), len(shape)).to(device=device, dtype=dtype)
+
+
+def size_setting(shape: Sequence[int]) -> str:
+    """Return how to ask for a grid of this size: in Python, in commands and in training."""
+    cells = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+    listed = ",".join(map(str, shape))
+    return f"size=({cells}) (--size {listed.replace(',', ' ')}, data.size=[{listed}])"

@@ -15,7 +15,7 @@ import numpy as np
 
 from sparsefield.core.errors import InputError, unknown_name
 
-SPLIT_CODES = {"train": 0, "validation": 1, "test": 2}
+SPLIT_CODES = {"train": 0, "validation": 1, "test": 2, "all": 3}
 
 Target = Literal["disjoint", "all"]
 
@@ -45,7 +45,7 @@ def permutation(n: int, seed: int, split: str, index: int) -> np.ndarray:
     Args:
         n: number of points.
         seed: seed of the whole evaluation, at least 0.
-        split: "train", "validation" or "test".
+        split: "train", "validation", "test" or "all".
         index: number of the item in its split, at least 0.
 
     Returns:
@@ -79,7 +79,7 @@ def target_indices(
         n: number of points.
         density: observed fraction, in (0, 1].
         seed: seed of the whole evaluation.
-        split: "train", "validation" or "test".
+        split: "train", "validation", "test" or "all".
         index: number of the item in its split.
         target: "all" points, or "disjoint": as many again as are observed (or what is left), none
             of them observed.

@@ -20,7 +20,8 @@ from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
 from sparsefield.profiling.timing import Work, compare, environment
 from sparsefield.training.config import TrainConfig, load_config, preset_names
-from sparsefield.training.loop import Trainer, TrainingData
+from sparsefield.training.data import TrainingData
+from sparsefield.training.loop import Trainer
 from sparsefield.training.run import Run
 
 SIZES = (32, 64)
@@ -108,7 +109,8 @@ def prepare_forward(config: TrainConfig, size: int) -> Work:
 
 def prepare_training(config: TrainConfig) -> Work:
     """Return one training step on random images of the preset's grids."""
-    images = _random_images(config.batch_size, config.data.size or (SIZES[0],) * 2)
+    size = config.data.size or config.data.image_size or (SIZES[0],) * 2
+    images = _random_images(config.batch_size, size)
     finer = _random_images(config.batch_size, config.data.fine) if config.data.fine else None
     nowhere = Run(Path(os.devnull))  # nothing is saved
     trainer = Trainer(config, nowhere, TrainingData(images, images, finer), lambda progress: None)

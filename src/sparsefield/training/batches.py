@@ -68,7 +68,8 @@ class TrainingBatches:
     ) -> None:
         if len(fields) < config.batch_size:
             raise InputError(
-                f"{len(fields)} training fields are fewer than batch_size={config.batch_size}"
+                f"{len(fields)} training fields are fewer than batch_size={config.batch_size}; "
+                f"set batch_size={len(fields)} or less"
             )
         for scale in config.data.scales:
             if scale > 1 and (finer is None or any(n % scale for n in finer.shape)):
@@ -78,9 +79,11 @@ class TrainingBatches:
         for shape in _asked_shapes(fields, finer, config.data):
             if config.data.window > min(shape):
                 raise InputError(
-                    f"data.window={config.data.window} does not fit into a grid of {shape}"
+                    f"data.window={config.data.window} does not fit into a grid of {shape}; "
+                    f"set data.window={min(shape)}, or 0 for all points"
                 )
         self.fields, self.finer = fields, finer
+        self.flip = fields.is_images if config.data.flip == "auto" else config.data.flip
         self.config = config
         self.noise = build_noise(config.flow.noise, config.flow.noise_length)
         self.steps_per_epoch = len(fields) // config.batch_size
@@ -91,7 +94,7 @@ class TrainingBatches:
         data, flow = self.config.data, self.config.flow
         scale = _draw_scale(data, generator)
         items, seen, asked = self._draw_fields(step, scale, generator)
-        mirrored = data.flip & (torch.rand(len(items), 1, generator=generator) < 0.5)
+        mirrored = self.flip & (torch.rand(len(items), 1, generator=generator) < 0.5)
         known = self._points(seen, mirrored)
         sought, cell = known, 1.0
         if asked is not seen:

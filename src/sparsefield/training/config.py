@@ -43,8 +43,15 @@ class DataConfig:
 
     paths: tuple[str, ...] = ()
     """Datasets, see `open_dataset`; set by --data."""
+    split: Literal["train", "all"] = "train"
+    """Which part of the data to learn from, where names tell parts apart."""
+    channels: Literal["auto", "last", "none"] = "auto"
+    """Whether the last axis of an array holds channels, see `understand_axes`."""
     size: tuple[int, ...] = ()
-    """Grid to which fields are area-averaged; as they are if empty."""
+    """Grid to which fields are area-averaged. If empty, images go to `image_size`, and other
+    fields stay as they are."""
+    image_size: tuple[int, ...] = ()
+    """Grid to which images are area-averaged where it divides theirs; as they are if empty."""
     fine: tuple[int, ...] = ()
     """Finer grid from which `scales` above 1 take their truth, in the data sets that have it."""
     scales: tuple[int, ...] = (1,)
@@ -55,8 +62,9 @@ class DataConfig:
     the others ask for means over cells like those observed, at and between them."""
     limit: int = 0
     """Fields used of each dataset; all if 0."""
-    validation: int = 500
-    """Fields held out of training to choose the best weights."""
+    validation: int = 0
+    """Items held out of training to choose the best weights; 0 stands for 500, or a fifth of all
+    where that is fewer."""
     density: tuple[float, float] = (0.2, 0.2)
     """Range from which each batch's observed fraction is drawn, in (0, 1]."""
     masks: Literal["fresh", "fixed"] = "fresh"
@@ -69,8 +77,8 @@ class DataConfig:
     window: int = 0
     """Cells per axis of the block of points that other steps ask for; all targets if 0. Cheaper,
     for a model that decides locally."""
-    flip: bool = True
-    """Mirror half of the fields along the last axis."""
+    flip: Literal["auto", True, False] = "auto"
+    """Mirror half of the fields along the last axis; auto mirrors images and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,7 @@ def _check_numbers(config: TrainConfig) -> None:
         "steps": config.steps,
         "resume_every": config.resume_every,
         "data.limit": config.data.limit,
+        "data.validation": config.data.validation,
         "data.queries": config.data.queries,
         "data.window": config.data.window,
         "flow.mean_fraction": config.flow.mean_fraction,
@@ -246,6 +255,20 @@ def _check_numbers(config: TrainConfig) -> None:
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Return the configuration as nested tables, ready for JSON."""
     return dataclasses.asdict(config)
+
+
+# Settings that are left to the data, and what stands for that.
+LEFT_TO_DATA: dict[str, Any] = {"size": (), "validation": 0, "flip": "auto"}
+
+
+def follow_run(config: TrainConfig, recorded: TrainConfig) -> TrainConfig:
+    """Return the configuration with what it leaves to the data as an earlier run settled it."""
+    settled = {
+        key: getattr(recorded.data, key)
+        for key, left in LEFT_TO_DATA.items()
+        if getattr(config.data, key) == left
+    }
+    return replace(config, data=replace(config.data, **settled))
 
 
 def preset_names() -> list[str]:
@@ -299,8 +322,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return _build(typing.cast(type, hint), value, key + ".")
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
-        if value not in arguments:
-            raise unknown_name(f"value of {key}", str(value), list(arguments))
+        if not any(value == choice and type(value) is type(choice) for choice in arguments):
+            choices = [str(choice).lower() for choice in arguments]
+            raise unknown_name(f"value of {key}", str(value), choices)
         return value
     if origin is tuple:
         return _convert_tuple(arguments, value, key)

@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import FrameType
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from sparsefield.core.devices import autocast_type, choose_device
 from sparsefield.core.errors import InputError
-from sparsefield.data.dataset import FieldDataset, carve_validation, open_dataset
 from sparsefield.evaluation.protocol import Protocol, evaluate_mean
 from sparsefield.figures.field import plot_training
 from sparsefield.flow.backbone import Query
@@ -23,7 +21,8 @@ from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, resolve
 from sparsefield.inference.model import Model
 from sparsefield.nn.recompute import recompute_blocks
 from sparsefield.training.batches import Batch, TrainingBatches
-from sparsefield.training.config import TrainConfig
+from sparsefield.training.config import TrainConfig, follow_run
+from sparsefield.training.data import TrainingData, follow_data, open_training_data
 from sparsefield.training.run import Run
 from sparsefield.training.state import TrainState
 
@@ -59,63 +58,13 @@ def train(
         InputError: Data or settings are unusable, or a file cannot be written.
         Stopped: A signal asked for the end; the same call continues.
     """
+    if run.exists():
+        config = follow_run(config, run.read_config())
     data = open_training_data(config)
+    config = follow_data(config, data)
     with run.claim():
         run.write_config(config)
         Trainer(config, run, data, report).run_all()
-
-
-class TrainingData(NamedTuple):
-    """What a run learns from and is chosen by.
-
-    Attributes:
-        training: Fields to learn from.
-        validation: Fields to choose the best weights by.
-        finer: The training fields of which a finer grid is known, on that grid.
-    """
-
-    training: FieldDataset
-    validation: FieldDataset
-    finer: FieldDataset | None = None
-
-
-def open_training_data(config: TrainConfig) -> TrainingData:
-    """Open the training fields of all data sets, and the validation fields carved from them.
-
-    Raises:
-        InputError: There are no data, the sets do not share a grid, or none has the finer one.
-    """
-    if not config.data.paths:
-        raise InputError("no training data: pass --data with a file or folder of fields")
-    limit, size = config.data.limit or None, config.data.size or None
-    sets = [open_dataset(path, "train", limit, size) for path in config.data.paths]
-    kinds = {(fields.shape, fields.channels, fields.values.dtype.name) for fields in sets}
-    if len(kinds) > 1:
-        raise InputError(
-            f"the data sets differ in grid or channels: {sorted(kinds)}; set data.size"
-        )
-    whole = FieldDataset(
-        np.concatenate([fields.values for fields in sets]), "+".join(f.name for f in sets)
-    )
-    kept, held_out = carve_validation(len(whole), config.data.validation, config.seed)
-    finer = _open_finer(config, sets, kept) if config.data.fine else None
-    return TrainingData(whole.subset(kept), whole.subset(held_out), finer)
-
-
-def _open_finer(config: TrainConfig, sets: list[FieldDataset], kept: np.ndarray) -> FieldDataset:
-    """Return the kept fields of all sets on the finer grid, of those that have it."""
-    parts, first = [], 0
-    for path, coarse in zip(config.data.paths, sets, strict=True):
-        mine = kept[(kept >= first) & (kept < first + len(coarse))] - first
-        first += len(coarse)
-        try:
-            fine = open_dataset(path, "train", config.data.limit or None, config.data.fine)
-        except InputError:  # its grid is not as fine
-            continue
-        parts.append(fine.subset(mine).values)
-    if not parts:
-        raise InputError(f"no data set has a grid as fine as data.fine={list(config.data.fine)}")
-    return FieldDataset(np.concatenate(parts), "finer")
 
 
 class Trainer:

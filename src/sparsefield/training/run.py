@@ -11,7 +11,7 @@ from typing import Any
 
 from sparsefield.core.errors import InputError
 from sparsefield.core.files import write_text
-from sparsefield.training.config import TrainConfig, config_from_dict, config_to_dict
+from sparsefield.training.config import TrainConfig, config_from_dict, config_to_dict, follow_run
 
 RUNS = Path("runs")
 
@@ -70,7 +70,8 @@ class Run:
             InputError: A run with other settings lives here.
         """
         if self.exists():
-            _check_same(self.read_config(), config, self.folder)
+            recorded = self.read_config()
+            _check_same(recorded, follow_run(config, recorded), self.folder)
         else:
             write_text(self.config_file, json.dumps(config_to_dict(config), indent=2) + "\n")
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sparsefield.core.errors import InputError
+from sparsefield.data.grids import GridError, size_setting
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 
@@ -44,9 +45,11 @@ def _reduce(image: Image.Image, size: tuple[int, int], where: str) -> Image.Imag
     height, width = size
     factor = min(image.height / height, image.width / width)
     if factor < 1:
-        raise InputError(
+        fits = int(height * factor), int(width * factor)
+        raise GridError(
             f"{where} has {image.height} x {image.width} pixels, fewer than the size "
-            f"{height} x {width} asked for; ask for a smaller size or remove it"
+            f"{height} x {width} asked for; {size_setting([max(n, 1) for n in fits])} fits, "
+            "or remove it"
         )
     left, top = (image.width - width * factor) / 2, (image.height - height * factor) / 2
     box = (left, top, left + width * factor, top + height * factor)

@@ -1,0 +1,177 @@
+"""Arrays of numpy: .npy files and .npz archives, read without trusting what they claim."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+from zipfile import ZipFile
+
+import numpy as np
+
+from sparsefield.core.errors import InputError
+from sparsefield.core.memory import check_memory
+from sparsefield.data.formats.examples import Examples, Request
+from sparsefield.data.formats.guard import readable, regular_file
+from sparsefield.data.formats.splits import select_array, unsplit
+
+_PART = 2**20
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an array in a file claims to be.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its type, one of plain numbers.
+        fortran: Whether its first axis runs fastest.
+        start: Bytes before the first number.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+    start: int
+
+    @property
+    def end(self) -> int:
+        """Bytes of the whole file."""
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_npy(path: Path, request: Request) -> Examples:
+    """Return the items of an array in a .npy file.
+
+    Raises:
+        InputError: The file is damaged, claims more than it holds, or holds no numbers.
+    """
+    size = regular_file(path)
+    with readable(path, "numpy file"), path.open("rb") as file:
+        header = _read_header(file, str(path), size)
+        values = _read_items(file, header, request.limit, str(path), size)
+    return Examples(values, unsplit(path.name, request.split))
+
+
+def read_npz(path: Path, request: Request) -> Examples:
+    """Return the items of an array in an .npz archive.
+
+    That is the only array with axes enough for a field, or the one whose name stands for the
+    split.
+
+    Raises:
+        InputError: The archive is damaged, no one array stands for the split, or the array claims
+            more than it holds or holds no numbers.
+    """
+    with open_archive(path) as archive:
+        names = archive.names
+        if len(names) > 1:  # labels (N,) cannot be fields
+            names = [n for n in names if len(archive.header(n).shape) > 1] or names
+        name, remarks = select_array(str(path), names, request.split)
+        return Examples(archive.read(name, request.limit), remarks)
+
+
+class Archive:
+    """The arrays of an .npz archive, each read only when asked for.
+
+    Args:
+        path: Where it lies.
+        file: The open archive.
+        size: Its bytes.
+    """
+
+    def __init__(self, path: Path, file: ZipFile, size: int) -> None:
+        self.path, self._file, self._size = path, file, size
+        members = [name for name in file.namelist() if name.endswith(".npy")]
+        self.names = [name.removesuffix(".npy") for name in members]
+
+    def header(self, name: str) -> Header:
+        """Return what an array claims to be."""
+        with readable(self.path, "numpy file"), self._file.open(f"{name}.npy") as member:
+            return _read_header(member, self._where(name), self._held(name))
+
+    def read(self, name: str, limit: int | None = None) -> np.ndarray:
+        """Return an array, or its first `limit` items."""
+        info, where = self._file.getinfo(f"{name}.npy"), self._where(name)
+        stored = min(info.compress_size, self._size)
+        with readable(self.path, "numpy file"), self._file.open(info) as member:
+            header = _read_header(member, where, self._held(name))
+            return _read_items(member, header, limit, where, stored)
+
+    def _held(self, name: str) -> int:
+        return self._file.getinfo(f"{name}.npy").file_size
+
+    def _where(self, name: str) -> str:
+        return f"{self.path} array '{name}'"
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """Open an .npz archive.
+
+    Raises:
+        InputError: It is no archive of arrays.
+    """
+    size = regular_file(path)
+    with readable(path, "numpy file"):
+        file = ZipFile(path)
+    with file:
+        archive = Archive(path, file, size)
+        if not archive.names:
+            raise InputError(f"{path} holds no array")
+        yield archive
+
+
+def _read_header(file: IO[bytes], where: str, held: int) -> Header:
+    """Return what an array claims to be, once it is plain numbers that the file can hold."""
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:  # version 3 exists for names of columns
+        raise InputError(f"{where} holds records; numbers are needed")
+    shape, fortran, dtype = readers[version](file)
+    if dtype.kind not in "biuf" or dtype.shape:
+        raise InputError(f"{where} holds values of type {dtype.name}; numbers are needed")
+    if any(n < 0 for n in shape):
+        raise InputError(f"{where} claims the shape {shape}; it is damaged")
+    header = Header(shape, dtype, fortran, file.tell())
+    if header.end > held:
+        raise InputError(
+            f"{where} is cut short: it claims {header.end} bytes for its shape {shape} and has "
+            f"{held}; fetch it again"
+        )
+    return header
+
+
+def _read_items(
+    file: IO[bytes], header: Header, limit: int | None, where: str, stored: int
+) -> np.ndarray:
+    """Return the first items of an array whose numbers come next in a file."""
+    shape = header.shape
+    if limit is not None and shape and not header.fortran:
+        shape = (min(limit, shape[0]), *shape[1:])
+    count = math.prod(shape)
+    # Fields are kept as uint8 or float32.
+    kept = count * (1 if header.dtype == np.uint8 else 4)
+    check_memory(max(count * header.dtype.itemsize, kept), where, stored)
+    data = _read_exactly(file, count * header.dtype.itemsize, where)
+    order: Literal["C", "F"] = "F" if header.fortran else "C"
+    values = np.frombuffer(data, header.dtype, count).reshape(shape, order=order)
+    return values[:limit] if shape else values
+
+
+def _read_exactly(file: IO[bytes], size: int, where: str) -> np.ndarray:
+    """Return the next bytes of a file, which memory was found to hold."""
+    data, filled = np.empty(size, np.uint8), 0
+    while filled < size:
+        part = file.read(min(size - filled, _PART))
+        if not part:
+            raise InputError(
+                f"{where} is cut short after {filled} of {size} bytes; fetch it again"
+            )
+        data[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
+        filled += len(part)
+    return data
