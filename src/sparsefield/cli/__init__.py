@@ -67,9 +67,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _show_remarks() -> None:
-    """Write what the package says of how it understood its input to stderr, one line each."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("sparsefield: %(message)s"))
+    """Put what the package says of how it understood its input into the output, a line each."""
+    handler = logging.StreamHandler(sys.stdout)
     logger = logging.getLogger("sparsefield")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
