@@ -67,9 +67,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _show_remarks() -> None:
-    """Put what the package says of how it understood its input into the output, a line each."""
+    """Put what is said of how data were understood into the output, a line each."""
     handler = logging.StreamHandler(sys.stdout)
-    logger = logging.getLogger("sparsefield")
+    logger = logging.getLogger("sparsefield.data")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
 
