@@ -67,8 +67,8 @@ def test_psnr_and_ssim_agree_with_skimage(data_range):
         assert ssim[item].item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(23,), (8, 9, 10)])
-def test_ssim_agrees_with_skimage_on_lines_and_volumes(shape):
+@pytest.mark.parametrize("shape", [(23,), (8, 9, 10), (7, 9, 8, 10)])
+def test_ssim_agrees_with_skimage_on_any_number_of_axes(shape):
     prediction, truth = (field.double() for field in pair(1, *shape, 2))
     expected = structural_similarity(
         truth[0].numpy(), prediction[0].numpy(), data_range=1, channel_axis=-1

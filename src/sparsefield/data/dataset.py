@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -137,11 +138,11 @@ class FieldDataset:
         if tuple(shape) == self.shape:
             return self
         if not self.divides(shape):
-            works = size_setting(self._nearest_size(shape))
+            works = self._nearest_size(shape)
+            how = "leaves it as it is" if works == self.shape else "is the nearest that works"
             raise GridError(
-                f"{self.name}: cannot area-average a grid of {self.shape} to {tuple(shape)}; "
-                f"each axis must be divided evenly, as by {works}; {size_setting(self.shape)} "
-                "leaves it as it is"
+                f"{self.name}: cannot area-average a grid of {self.shape} to {tuple(shape)}, since "
+                f"each axis must be divided evenly; {size_setting(works)} {how}"
             )
         return replace(self, values=np.stack([self._coarsen(v, shape) for v in self.values]))
 
@@ -208,6 +209,7 @@ def open_dataset(
         raise unknown_name("value of channels", str(channels), list(CHANNELS))
     if limit is not None and (not isinstance(limit, int | np.integer) or limit < 1):
         raise InputError(f"limit must be a whole number from 1, got {limit}")
+    limit = None if limit is None else min(int(limit), sys.maxsize)
     size, image_size = _check_size(size, "size"), _check_size(image_size, "image_size")
     path = Path(path).expanduser()
     found = read_examples(path, Request(split, limit, _image_request(size or image_size)))

@@ -56,7 +56,7 @@ def ssim(prediction: Tensor, truth: Tensor, data_range: float = 1.0) -> Tensor:
     similarity (2004), equation 13.
 
     Args:
-        prediction: predicted fields on a grid of one to three axes, shape (B, *grid, C).
+        prediction: predicted fields on a grid of any number of axes, shape (B, *grid, C).
         truth: true fields, shape (B, *grid, C).
         data_range: difference between the largest and the smallest possible value.
 
@@ -119,5 +119,9 @@ def item_mean(values: Tensor, where: Tensor | None = None) -> Tensor:
 
 def _window_mean(values: Tensor, width: int) -> Tensor:
     """Return the means of all windows that fit into a grid, for shape (B, C, *grid)."""
-    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[values.ndim - 3]
-    return pool(values, width, stride=1)
+    axes = values.ndim - 2
+    if axes <= 3:
+        return (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[axes - 1](values, width, stride=1)
+    for axis in range(2, values.ndim):
+        values = values.unfold(axis, width, 1).mean(dim=-1)
+    return values
