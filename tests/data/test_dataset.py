@@ -243,6 +243,88 @@ def test_items_are_physical_values_in_the_order_of_the_coordinates():
     torch.testing.assert_close(dataset.coords[8 + 3], torch.tensor([-0.5, -0.125]))
 
 
+def strided(values):
+    wide = np.zeros((*values.shape[:-1], 2 * values.shape[-1]), values.dtype)
+    wide[..., ::2] = values
+    return wide[..., ::2]
+
+
+def read_only(values):
+    values.flags.writeable = False
+    return values
+
+
+# The same numbers, held in memory in other ways.
+HOLDINGS = {
+    "reversed": lambda values: values[::-1].copy()[::-1],
+    "big-endian": lambda values: values.astype(values.dtype.newbyteorder(">")),
+    "double": lambda values: values.astype(np.float64),
+    "long double": lambda values: values.astype(np.longdouble),
+    "half": lambda values: values.astype(np.float16),
+    "columns first": np.asfortranarray,
+    "every other": strided,
+    "read-only": read_only,
+    "tensor": torch.from_numpy,
+    "masked nowhere": np.ma.asarray,
+    "lists": lambda values: values.tolist(),
+}
+
+
+@pytest.mark.parametrize("holding", HOLDINGS)
+def test_how_numbers_are_held_makes_no_difference(holding, tmp_path):
+    values = np.random.default_rng(0).integers(-9, 9, (4, 5, 3, 2)).astype(np.float32)
+    held = HOLDINGS[holding](values.copy())
+    dataset = FieldDataset(held)
+    assert dataset.values.dtype == np.float32 and dataset.values.dtype.isnative
+    np.testing.assert_array_equal(dataset.values, values)
+    np.testing.assert_array_equal(dataset.batch([2, 0]), values[[2, 0]].reshape(2, 15, 2))
+    assert dataset.normalizer == FieldDataset(values).normalizer
+    np.save(tmp_path / "a.npy", np.asarray(held))
+    np.savez(tmp_path / "a.npz", held)
+    for path in (tmp_path / "a.npy", tmp_path / "a.npz"):
+        np.testing.assert_array_equal(open_dataset(path).values, values)
+
+
+def test_bytes_stay_bytes_however_they_are_held():
+    images = random_images(3)
+    for held in (images[::-1].copy()[::-1], strided(images), np.asfortranarray(images)):
+        dataset = FieldDataset(held)
+        assert dataset.is_images
+        np.testing.assert_array_equal(dataset.values, images)
+
+
+def test_masked_entries_are_refused_with_their_number():
+    values = np.ma.masked_less(np.arange(24.0).reshape(2, 3, 4, 1), 5)
+    with pytest.raises(InputError, match="5 of 24 entries are masked"):
+        FieldDataset(values)
+
+
+def test_values_that_are_not_finite_are_counted_with_their_items():
+    values = np.zeros((6, 5, 2), np.float64)
+    values[2, 1:4, 0], values[4, 0, 1], values[4, 1, 1] = np.nan, -np.inf, 1e300
+    with pytest.raises(
+        InputError,
+        match=r"5 of 60 values are NaN or infinite.*\(3 and 2\), in 2 of "
+        r"6 items, the first of them item 2",
+    ):
+        FieldDataset(values)
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((2, 3, 1), complex), np.full((2, 3, 1), "a"), [[[None]]]]
+)
+def test_what_is_no_number_is_refused(values):
+    with pytest.raises(InputError, match="numbers"):
+        FieldDataset(values)
+
+
+def test_a_data_set_prints_as_one_line():
+    shown = (
+        "FieldDataset('fields': 4 items on a grid of 6 x 8 cells with 3 channels of bytes (255 "
+    )
+    assert repr(FieldDataset(random_images(4))).startswith(shown)
+
+
 def test_batches_do_not_share_memory_with_the_data():
     dataset = FieldDataset(np.zeros((2, 5, 1), np.float32))
     dataset.batch([0]).add_(1)

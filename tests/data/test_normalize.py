@@ -42,3 +42,27 @@ def test_json_round_trip(scaling):
 def test_parameters_that_cannot_be_inverted_are_an_error(offset, scale):
     with pytest.raises(InputError):
         Normalizer(offset, scale)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": None},
+        {"offset": ["a"]},
+        {"offset": [float("nan")]},
+        {"offset": 3},
+        {"scale": [[1.0]]},
+        {"scale": [float("inf")]},
+        {"scale": [-1.0]},
+        {"low": 1.0, "high": 0.0},
+        {"low": float("nan"), "high": 1.0},
+        {"low": "x"},
+    ],
+)
+def test_damaged_descriptions_are_an_error(changes):
+    sound = Normalizer((1.5,), (2.5,), 0.0, 1.0).to_dict()
+    with pytest.raises(InputError):
+        Normalizer.from_dict(sound | changes)
+    for key in sound:
+        with pytest.raises(InputError):
+            Normalizer.from_dict({name: value for name, value in sound.items() if name != key})

@@ -24,8 +24,8 @@ def command(
 
     Args:
         action: What to do with the masks.
-        items: Number of fields.
-        points: Points of a field, 1024 for 32 x 32.
+        items: Number of items.
+        points: Points of an item, 1024 for 32 x 32.
     """
     from sparsefield.data.masks import SPLIT_CODES, MaskSet, verify_masks
 

@@ -1,6 +1,7 @@
 """How much memory something may take, asked before any of it is allocated."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 from sparsefield.core.errors import InputError
@@ -34,6 +35,7 @@ def memory_limit() -> int:
     return _parse_size(text) if text else machine_memory() // 2
 
 
+@cache
 def machine_memory() -> int:
     """Return the bytes of memory that this process may use on this machine or container."""
     found = [_UNKNOWN_MEMORY]

@@ -141,8 +141,8 @@ class FieldDataset:
             works = self._nearest_size(shape)
             how = "leaves it as it is" if works == self.shape else "is the nearest that works"
             raise GridError(
-                f"{self.name}: cannot area-average a grid of {self.shape} to {tuple(shape)}, since "
-                f"each axis must be divided evenly; {size_setting(works)} {how}"
+                f"{self.name}: cannot area-average a grid of {self.shape} to {tuple(shape)}; each "
+                f"axis must be divided evenly; {size_setting(works)} {how}"
             )
         return replace(self, values=np.stack([self._coarsen(v, shape) for v in self.values]))
 
@@ -247,7 +247,7 @@ def _image_request(size: tuple[int, ...] | None) -> tuple[int, int] | None:
 def _as_stored(values: np.ndarray, name: str) -> np.ndarray:
     """Return values as uint8 or float32, in native order; those that are so already, uncopied."""
     if type(values) is np.ndarray and values.dtype in (np.uint8, np.float32):
-        if values.dtype.isnative and values.flags.c_contiguous:
+        if values.dtype.isnative and values.flags.carray:
             return values
     array = real_array(values, name)
     with np.errstate(over="ignore"):  # what becomes infinite is named

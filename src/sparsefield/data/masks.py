@@ -1,7 +1,7 @@
 """Deterministic masks: which points of item `index` are observed, and which are targets.
 
 A mask depends on (seed, split, index) and nothing else: not on the batch, the number of workers
-or the items drawn before it.
+or the items before it.
 """
 
 import hashlib
@@ -24,15 +24,17 @@ def observed_count(n: int, density: float) -> int:
     """Return the number of observed points, `m = max(1, floor(density n))`.
 
     Args:
-        n: number of points.
-        density: observed fraction, in (0, 1].
+        n: Number of points, at least 1.
+        density: Observed fraction, in (0, 1].
 
     Returns:
         `m`, between 1 and `n`.
 
     Raises:
-        InputError: if the density is outside (0, 1].
+        InputError: There is no point, or the density is outside (0, 1].
     """
+    if n < 1:
+        raise InputError(f"a mask needs at least one point, got {n}")
     if not 0 < density <= 1:
         raise InputError(f"density must be in (0, 1], got {density}")
     # 0.29 * 100 is 28.999999999999996 in binary, and 29 is meant.
@@ -43,17 +45,19 @@ def permutation(n: int, seed: int, split: str, index: int) -> np.ndarray:
     """Return the random order of the points of one item: a prefix of it is the mask.
 
     Args:
-        n: number of points.
-        seed: seed of the whole evaluation, at least 0.
+        n: Number of points, at least 1.
+        seed: Seed of the whole evaluation, at least 0.
         split: "train", "validation", "test" or "all".
-        index: number of the item in its split, at least 0.
+        index: Number of the item in its split, at least 0.
 
     Returns:
         Permutation of `0 ... n - 1`, shape (n,), int64.
 
     Raises:
-        InputError: if the split is unknown, or seed or index is negative.
+        InputError: The split is unknown, there is no point, or seed or index is negative.
     """
+    if n < 1:
+        raise InputError(f"a mask needs at least one point, got {n}")
     if split not in SPLIT_CODES:
         raise unknown_name("split", split, list(SPLIT_CODES))
     if seed < 0 or index < 0:
@@ -76,11 +80,11 @@ def target_indices(
     """Return the indices of the points that supervise one item.
 
     Args:
-        n: number of points.
-        density: observed fraction, in (0, 1].
-        seed: seed of the whole evaluation.
+        n: Number of points.
+        density: Observed fraction, in (0, 1].
+        seed: Seed of the whole evaluation.
         split: "train", "validation", "test" or "all".
-        index: number of the item in its split.
+        index: Number of the item in its split.
         target: "all" points, or "disjoint": as many again as are observed (or what is left), none
             of them observed.
 
@@ -88,7 +92,7 @@ def target_indices(
         Point indices, shape (n,) for "all" and (min(m, n - m),) for "disjoint".
 
     Raises:
-        InputError: if the target is unknown, or no point is left for a disjoint one.
+        InputError: The target is unknown, or no point is left for a disjoint one.
     """
     if target == "all":
         return np.arange(n)
@@ -126,9 +130,9 @@ class MaskSet(NamedTuple):
         return target_indices(self.n, self.density, self.seed, self.split, index, "disjoint")
 
     def digest(self, order: Iterable[int] | None = None) -> str:
-        """Return one hash of all masks, which are drawn in the given order of items."""
-        drawn = {index: self.observed(index) for index in order or range(self.items)}
-        joined = b"".join(drawn[index].astype("<i8").tobytes() for index in sorted(drawn))
+        """Return one hash of all masks, made in the given order of items."""
+        masks = {index: self.observed(index) for index in order or range(self.items)}
+        joined = b"".join(masks[index].astype("<i8").tobytes() for index in sorted(masks))
         return hashlib.sha256(joined).hexdigest()[:16]
 
 
@@ -136,12 +140,18 @@ def verify_masks(masks: MaskSet | None = None) -> list[MaskCheck]:
     """Verify what an evaluation relies on: determinism, disjointness and coverage of its masks.
 
     Args:
-        masks: the set to verify; the default is the evaluation protocol's.
+        masks: The set to verify; the default is the evaluation protocol's.
 
     Returns:
         One result per property, each with the reason in words.
+
+    Raises:
+        InputError: There are no items, no points, or none left to predict.
     """
     masks = masks or MaskSet()
+    if masks.items < 1:
+        raise InputError(f"masks of at least one item are needed to verify any, got {masks.items}")
+    masks.targets(0)
     return [check(masks) for check in _CHECKS]
 
 

@@ -1,5 +1,6 @@
 """Invertible scaling between physical values and those a network sees."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,13 +16,14 @@ class Normalizer:
     """Per-channel affine scaling, `u = (v - offset) / scale`.
 
     Args:
-        offset: value that maps to 0, one per channel, in physical units.
-        scale: physical size of one normalised unit, one per channel, above 0.
-        low: smallest physical value, if values are bounded.
-        high: largest physical value, if values are bounded.
+        offset: Value that maps to 0, one per channel, in physical units.
+        scale: Physical size of one normalised unit, one per channel, above 0.
+        low: Smallest physical value, if values are bounded.
+        high: Largest physical value, if values are bounded.
 
     Raises:
-        InputError: if lengths differ or a scale is not positive and finite.
+        InputError: Lengths differ, an offset or a scale is not finite, a scale is not positive, or
+            the bounds are not in order.
     """
 
     offset: tuple[float, ...]
@@ -36,8 +38,19 @@ class Normalizer:
                 f"a normalizer needs one offset and one scale per channel, "
                 f"got {len(self.offset)} and {len(self.scale)}"
             )
-        if not all(0 < scale < float("inf") for scale in self.scale):
+        if not all(0 < scale < math.inf for scale in self.scale):
             raise InputError(f"normalizer scales must be positive and finite, got {self.scale}")
+        if not all(map(math.isfinite, self.offset)):
+            raise InputError(f"normalizer offsets must be finite, got {self.offset}")
+        low, high = self.bounds
+        if not low < high:
+            raise InputError(f"normalizer bounds must be in order, got {self.low} and {self.high}")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest physical value, infinite where there is none."""
+        low = -math.inf if self.low is None else self.low
+        return low, math.inf if self.high is None else self.high
 
     @classmethod
     def unit_range(cls, channels: int) -> "Normalizer":
@@ -49,7 +62,7 @@ class Normalizer:
         """Return the scaling to zero mean and unit variance in each channel.
 
         Args:
-            values: field values, shape (..., C); a constant channel is only shifted.
+            values: Field values, shape (..., C); a constant channel is only shifted.
         """
         flat = torch.as_tensor(values).reshape(-1, values.shape[-1]).double()
         scale = flat.std(dim=0, correction=0)
@@ -81,5 +94,23 @@ class Normalizer:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Normalizer":
-        """Return the normalizer that `to_dict` described, also after a round trip through JSON."""
-        return cls(tuple(data["offset"]), tuple(data["scale"]), data["low"], data["high"])
+        """Return the normalizer that `to_dict` described, also after a round trip through JSON.
+
+        Raises:
+            InputError: Something is missing, or is no number.
+        """
+        try:
+            low, high = (
+                None if data[key] is None else float(data[key]) for key in ("low", "high")
+            )
+            return cls(_numbers(data["offset"]), _numbers(data["scale"]), low, high)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"a normalizer needs lists of numbers offset and scale, and low and high ({error})"
+            ) from error
+
+
+def _numbers(values: list[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

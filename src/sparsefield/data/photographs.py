@@ -51,10 +51,10 @@ def photographs(side: int = 32) -> FieldDataset:
     """Return four photographs, cut square and area-averaged to `side` x `side` cells.
 
     Args:
-        side: cells along each axis, a divisor of 128.
+        side: Cells along each axis, a divisor of 128.
 
     Raises:
-        InputError: if scikit-image is not installed, or `side` does not divide the images.
+        InputError: scikit-image is not installed, or `side` does not divide the images.
     """
     squares = (FieldDataset(image[None], "photographs") for image in _cut(PHOTOGRAPHS))
     small = [square.resized((side, side)).values for square in squares]
@@ -68,13 +68,13 @@ def scenes(side: int) -> FieldDataset:
     counting by their share, so that every size shows the same square.
 
     Args:
-        side: cells along each axis, from 1 to `FINEST`.
+        side: Cells along each axis, from 1 to `FINEST`.
 
     Returns:
         The photographs, uint8, shape (N, side, side, 3).
 
     Raises:
-        InputError: if scikit-image is not installed, or `side` is out of range.
+        InputError: scikit-image is not installed, or `side` is out of range.
     """
     if not 1 <= side <= FINEST:
         raise InputError(
@@ -108,13 +108,13 @@ def example(density: float = 0.2) -> tuple[Tensor, Tensor]:
     """Return scattered measurements to try things with: pixels of a 32 x 32 photograph of a cat.
 
     Args:
-        density: fraction of the pixels, in (0, 1].
+        density: Fraction of the pixels, in (0, 1].
 
     Returns:
         Coordinates (M, 2) and values (M, 3) in [0, 1].
 
     Raises:
-        InputError: if scikit-image is not installed, or the density is out of range.
+        InputError: scikit-image is not installed, or the density is out of range.
     """
     images = photographs()
     cat = list(PHOTOGRAPHS).index("cat")

@@ -1,4 +1,4 @@
-"""Fields that are known exactly: Gaussian fields, and waves that any resolution can sample."""
+"""Fields that are known exactly at any resolution: sums of plane waves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,27 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparsefield.data.dataset import FieldDataset
-from sparsefield.data.gaussian import GaussianField
 from sparsefield.data.grids import cell_centres
-
-
-def gaussian_field_dataset(
-    count: int, shape: Sequence[int], length: float = 0.3, seed: int = 0
-) -> FieldDataset:
-    """Return draws of a unit Gaussian field, whose posterior `GaussianField` knows.
-
-    Args:
-        count: number of fields N.
-        shape: cells per axis; exact sampling suits up to some thousand cells.
-        length: correlation length of the Matern-3/2 kernel, where the domain has width 2.
-        seed: seed of the draws.
-
-    Returns:
-        Fields of one channel, shape (N, *shape, 1).
-    """
-    coords = cell_centres(shape).double().numpy()
-    draws = GaussianField(length).sample(coords, count, np.random.default_rng(seed))
-    return FieldDataset(draws.astype(np.float32).reshape(count, *shape, 1), "gaussian-fields")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +24,7 @@ class WaveField:
     phases: np.ndarray
 
     @classmethod
-    def draw(
+    def random(
         cls,
         rng: np.random.Generator,
         dims: int = 2,
@@ -55,11 +35,11 @@ class WaveField:
         """Return a random field of unit variance, averaged over phases.
 
         Args:
-            rng: source of randomness.
-            dims: number of coordinate dimensions P.
-            channels: number of channels C.
-            waves: number of waves K.
-            max_frequency: most periods across the domain along an axis; a grid needs more than
+            rng: Source of randomness.
+            dims: Number of coordinate dimensions P.
+            channels: Number of channels C.
+            waves: Number of waves K.
+            max_frequency: Most periods across the domain along an axis; a grid needs more than
                 twice as many cells to show them.
         """
         amplitudes = rng.standard_normal((waves, channels))
@@ -81,33 +61,10 @@ class WaveField:
         at the centre times `prod_p sinc(w_p / n_p)`, `sinc(x) = sin(pi x) / (pi x)`.
 
         Args:
-            shape: cells per axis `(n_1, ..., n_P)`.
+            shape: Cells per axis `(n_1, ..., n_P)`.
         """
         damping = np.sinc(self.wavevectors / np.asarray(shape)).prod(axis=1)
         return replace(self, amplitudes=self.amplitudes * damping[:, None])
-
-
-def wave_field_dataset(
-    count: int, shape: Sequence[int], channels: int = 1, seed: int = 0
-) -> FieldDataset:
-    """Return wave fields sampled at cell centres: one seed is one set of fields at any shape.
-
-    Args:
-        count: number of fields N.
-        shape: cells per axis.
-        channels: number of channels C.
-        seed: seed of the fields.
-
-    Returns:
-        Fields, shape (N, *shape, C).
-    """
-    coords = cell_centres(shape).double().numpy()
-    fields = (
-        WaveField.draw(np.random.default_rng([seed, index]), len(shape), channels)
-        for index in range(count)
-    )
-    values = np.stack([field(coords) for field in fields]).astype(np.float32)
-    return FieldDataset(values.reshape(count, *shape, channels), "wave-fields")
 
 
 def wave_images(count: int, side: int, seed: int = 0) -> FieldDataset:
@@ -117,16 +74,16 @@ def wave_images(count: int, side: int, seed: int = 0) -> FieldDataset:
     lie in [0, 1] by the Cauchy-Schwarz inequality.
 
     Args:
-        count: number of images N.
-        side: cells along each axis.
-        seed: seed of the images.
+        count: Number of images N.
+        side: Cells along each axis.
+        seed: Seed of the images.
 
     Returns:
         Images of three independent channels, float32, shape (N, side, side, 3).
     """
     coords, images = cell_centres((side, side)).double().numpy(), []
     for index in range(count):
-        field = WaveField.draw(np.random.default_rng([seed, index]), channels=3)
+        field = WaveField.random(np.random.default_rng([seed, index]), channels=3)
         bound = np.sqrt(2 * len(field.wavevectors))
         images.append(0.5 + field.averaged((side, side))(coords) / (2 * bound))
     values = np.stack(images).astype(np.float32)

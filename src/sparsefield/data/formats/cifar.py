@@ -51,7 +51,7 @@ def cifar_files(path: Path) -> list[Path]:
     """Return the batches that lie in a folder, or in the one that the archive unpacks to."""
     folders = (path, path / "cifar-10-batches-py")
     batches = (folder / name for folder in folders for name in SPLITS[ALL])
-    return [file for file in batches if file.exists()]
+    return [file for file in batches if file.exists() and not file.is_dir()]
 
 
 def _read_batch(path: Path) -> bytes:
