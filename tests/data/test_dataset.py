@@ -13,6 +13,7 @@ from PIL import Image
 
 from sparsefield.core.errors import InputError
 from sparsefield.data.dataset import FieldDataset, carve_validation, open_dataset
+from sparsefield.data.normalize import Normalizer
 
 
 def random_images(count, height=6, width=8, seed=0):
@@ -316,6 +317,19 @@ def test_values_that_are_not_finite_are_counted_with_their_items():
 def test_what_is_no_number_is_refused(values):
     with pytest.raises(InputError, match="numbers"):
         FieldDataset(values)
+
+
+def test_values_that_a_model_of_images_cannot_return_are_counted():
+    values = np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 3, 2)
+    images, fields = Normalizer.unit_range(2), Normalizer((0.0, 0.0), (1.0, 1.0))
+    FieldDataset(values).check_range(images, "it")
+    FieldDataset(random_images(1)).check_range(Normalizer.unit_range(3), "it")
+    values[0, 0, 0], values[1, 2, 1] = -0.5, 280
+    FieldDataset(values).check_range(fields, "it")
+    with pytest.raises(
+        InputError, match=r"2 of 12 values.*\[0, 1\], the range of it.*-0.5 to 280"
+    ):
+        FieldDataset(values).check_range(images, "it")
 
 
 def test_a_data_set_prints_as_one_line():

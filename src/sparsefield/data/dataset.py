@@ -112,6 +112,27 @@ class FieldDataset:
             return Normalizer.unit_range(self.channels)
         return Normalizer.fit(self.values)
 
+    def check_range(self, normalizer: Normalizer, who: str) -> None:
+        """Refuse values that a model cannot return, since its range ends before them.
+
+        Args:
+            normalizer: The model's, with the range if there is one.
+            who: What the message calls the model.
+
+        Raises:
+            InputError: Some values lie outside.
+        """
+        low, high = normalizer.bounds
+        if self.is_images:
+            return
+        outside = int(((self.values < low) | (self.values > high)).sum())
+        if outside:
+            raise InputError(
+                f"{self.name}: {outside} of {self.values.size} values lie outside "
+                f"[{low:g}, {high:g}], the range of {who}, and go from {self.values.min():g} to "
+                f"{self.values.max():g}; scale them, or choose a model of such values"
+            )
+
     def item(self, index: int) -> np.ndarray:
         """Return one item in physical units, float32, shape (L, C)."""
         return self.batch([index])[0].numpy()
