@@ -88,7 +88,9 @@ ATTACKS = {
     "posix": calling("posix", "system", ("touch owned",)),
     "eval": calling("builtins", "eval", ("open('owned', 'w')",)),
     "python 2 eval": calling("__builtin__", "eval", ("open('owned', 'w')",)),
-    "numpy's command line": calling("numpy.f2py", "main", ()),
+    # The first two were worst: an import that runs a program, and objects made of any bytes.
+    "numpy's command line": b"cnumpy.f2py.__main__\ndtype\n",
+    "objects over bytes": b"cnumpy\nndarray\n(K\x01X\x01\x00\x00\x00OC\x08AAAAAAAAtR",
     "numpy's tests": calling("numpy.testing", "runstring", ("open('owned', 'w')", {})),
     "dtype elsewhere": calling("numpy.testing._private.utils", "dtype", ("u1",)),
     "frombuffer elsewhere": calling("numpy.lib", "_frombuffer", (b"a",)),
