@@ -1,128 +1,89 @@
-"""The page docs/results/architectures.md, made from architectures.json by train_architectures.py.
+"""Write the tables and the chart of docs/results/architectures.md from results/architectures.json.
 
-Every number and every verdict comes from the results; nothing is typed in.
+    python experiments/architectures_report.py [--check]
+
+The sentences of the page are written by hand. --check changes nothing and exits with 1 if the page
+differs from the results.
 """
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from pages import bullets, difference, interval, markdown, paragraph
+sys.path.insert(0, str(Path(__file__).parent))
 
-from sparsefield.evaluation.comparison import contrast, findings
+from pages import PAGES, RESULTS, difference, interval, markdown, read, share, short, update
 
-# What the prototypes' documents promise of V2 over V1, never measured there.
-CLAIMED_DECIBELS = (3.0, 5.0)
-CLAIMED_FEWER_SPECKLES = (0.7, 0.8)
+from sparsefield.evaluation.charts import score_figure
+from sparsefield.evaluation.comparison import Comparison
+from sparsefield.evaluation.differences import Differences
+from sparsefield.evaluation.serialise import unflatten
+from sparsefield.figures.panels import save_figure
 
-Results = Mapping[str, Any]
-
-
-def render(results: Results) -> str:
-    """Write the whole page as Markdown."""
-    parts = [
-        introduction(results),
-        "## What wins\n\n" + bullets(findings(results["comparison"])),
-        untrained(results["comparison"]),
-        "## Scores\n\n" + score_table(results["comparison"]),
-        "![Scores of all contestants with intervals](images/architectures/scores.png)\n\n"
-        "![Posterior means and their errors](images/architectures/means.png)\n\n"
-        "![One draw of each model and its error](images/architectures/draws.png)",
-        "## Training\n\n" + training_table(results["rows"]),
-        versions(results["comparison"]),
-        scan_orders(results),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+SCRIPT = "architectures_report.py"
+Rows = Mapping[str, Mapping[str, Any]]
 
 
-def untrained(report: Results) -> str:
-    """Say which models the budget was too short for; empty if none."""
-    rows = report["contestants"]
-    if "nearest" not in rows:
-        return ""
-    baseline = rows["nearest"]["mean"]["psnr"]
-    below = [
-        name
-        for name in report["ranking"]
-        if rows[name]["kind"] == "model" and rows[name]["mean"]["psnr"] < baseline
-    ]
-    if not below:
-        return ""
-    return paragraph(
-        f"""{", ".join(below)}: below the nearest observed value ({baseline:.2f} dB). The budget is
-        too short for them; differences among them say how fast they start to learn, and not how
-        good they become."""
-    )
+def main() -> int:
+    if "--check" not in sys.argv[1:]:
+        draw_chart(RESULTS, PAGES)
+    return write_tables(RESULTS, PAGES)
 
 
-def introduction(results: Results) -> str:
-    """Say what was done, how to do it again, and what the intervals do not cover."""
-    rows, report = results["rows"], results["comparison"]
-    first = next(iter(rows.values()))
-    data = " ".join(f"--data {name}" for name in first["data"])
-    command = f"python experiments/train_architectures.py {data} --validation"
-    how = f"""The first command trains {len(rows)} models for {results["minutes"]:g} CPU-minutes
-        each, on one core with one thread, and compares them; started again, it resumes. The second
-        only writes this page and the chart anew. The number of steps is fixed before training from
-        the CPU seconds of a step. All rows have the same data, masks, objective, seed and batches
-        of {first["batch_size"]}; the architecture, what it predicts and its learning rate
-        differ."""
-    scores = f"""Scores are those of {report["n"]:,} fields of `{report["data"]}`
-        ({report["split"]} masks of seed {report["seed"]}, {report["density"]:.0%} observed) with
-        95 % bootstrap intervals{drawn(report)}. Masks and noise are identical for all contestants.
-        Differences are paired by field; "significant" holds at 5 % for all
-        {report["comparisons"]} comparisons of a score together ({report["correction"]}). **There
-        is one training run per row**: intervals are over fields, and another training seed may
-        move a model by more than a small difference."""
-    return f"""# Architectures at an equal budget
-
-Made by `experiments/train_architectures.py` from `architectures.json`; never edited by hand.
-
-```
-{command} {results["validation"]}
-python experiments/train_architectures.py --report-only
-```
-
-{paragraph(how)}
-
-{paragraph(scores)}"""
+def draw_chart(results: Path, pages: Path) -> None:
+    """Draw the scores of all methods."""
+    comparison = unflatten(Comparison, read("architectures", results)["comparison"])
+    path = pages / "images" / "architectures" / "scores.png"
+    save_figure(score_figure(comparison), path)
 
 
-def drawn(report: Results) -> str:
-    """Say what draws were made of."""
-    samples = [row["samples"] for row in report["contestants"].values() if "samples" in row]
-    how = next((row for row in samples if "draws" in row), None)
-    if how is None:
-        return ""
-    return (
-        f"; draws are {how['draws']} per field for the first {how['n']:,} fields, "
-        f"{how['sampler']} with {how['steps']} steps"
-    )
+def write_tables(results: Path, pages: Path, *, check: bool | None = None) -> int:
+    """Write the tables and numbers of the page; only compare them if `check`."""
+    page = pages / "architectures.md"
+    parts = render(read("architectures", results))
+    writers = {name: (lambda text=text: text) for name, text in parts.items()}
+    return update(page, SCRIPT, writers, check=check, folder=results)
 
 
-def score_table(report: Results) -> str:
-    """Write the scores of all contestants, best PSNR first."""
-    columns = {
-        "PSNR, dB": ("mean", "psnr", 2),
-        "SSIM": ("mean", "ssim", 3),
-        "speckle, 1e-6": ("mean", "speckle", 0),
-        "one draw: PSNR, dB": ("samples", "psnr", 2),
-        "CRPS": ("samples", "crps", 4),
-        "one draw: speckle, 1e-6": ("samples", "speckle", 0),
+def render(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of the page by the name of their part."""
+    comparison = unflatten(Comparison, results["comparison"])
+    return {
+        "scores": score_table(comparison),
+        "baseline": baseline_table(comparison),
+        "training": training_table(results["rows"]),
+        "versions": versions_table(comparison),
+        "orders": orders_table(comparison, results["rows"]),
     }
-    reference = report["reference"]
+
+
+def score_table(report: Comparison) -> str:
+    """Write the scores of all methods, best PSNR first."""
+    means = {"PSNR, dB": ("psnr", 2, 1), "SSIM": ("ssim", 3, 1)}
+    means["residual, 1e-6"] = ("speckle", 0, 1e6)
+    samples = {"one sample: PSNR, dB": ("psnr", 2, 1), "CRPS": ("crps", 4, 1)}
+    samples["one sample: residual, 1e-6"] = ("speckle", 0, 1e6)
     lines = []
-    for name in report["ranking"]:
-        row = report["contestants"][name]
-        cells = [
-            interval(row.get(part, {}), key, digits) for part, key, digits in columns.values()
-        ]
-        shown = name if row["kind"] == "model" else f"*{name}* (baseline)"
-        lines.append([shown, *cells, difference(report["differences"].get(name, {}), "psnr")])
-    table = markdown(["", *columns, f"PSNR - {reference}, dB"], lines)
-    return f"{table}\n\n\\* significant."
+    for name in report.ranking:
+        method = report.methods[name]
+        shown = f"*{name}* (baseline)" if report.is_baseline(name) else name
+        cells = [interval(method.mean, *column) for column in means.values()]
+        cells += [interval(method.samples, *column) for column in samples.values()]
+        lines.append([shown, *cells, difference(report.differences.get(name), "psnr")])
+    return markdown(["", *means, *samples, f"PSNR - {report.reference}, dB"], lines)
 
 
-def training_table(rows: Results) -> str:
+def baseline_table(report: Comparison) -> str:
+    """Write the differences of the models from the best baseline."""
+    against = report.baseline
+    assert against is not None, "the experiment has baselines"
+    models = [name for name in report.ranking if name in against.differences]
+    lines = [[name, difference(against.differences[name], "psnr")] for name in models]
+    return markdown(["model", f"PSNR - {against.name}, dB"], lines)
+
+
+def training_table(rows: Rows) -> str:
     """Write how each row was trained."""
     head = ["row", "preset", "parameters", "predicts", "learning rate", "steps", "images"]
     head += ["CPU minutes", "seed", "device", "commit"]
@@ -145,89 +106,37 @@ def training_table(rows: Results) -> str:
     return markdown(head, lines)
 
 
-def short(commit: str) -> str:
-    """Shorten a commit, but keep that its files had been changed."""
-    number, mark, state = commit.partition("-")
-    return number[:12] + mark + state
+def versions_table(report: Comparison) -> str:
+    """Write V1 against V2, the reference, beside what the prototypes promise of V2 over V1."""
+    entry = report.differences["v1"]
+    lines = [
+        ["PSNR of the mean, dB", difference(entry, "psnr"), "-3 to -5"],
+        ["PSNR of one sample, dB", difference(entry, "sample_psnr"), "-3 to -5"],
+        ["residual energy of the mean", share(entry, "speckle"), "+230 to +400 %"],
+        ["residual energy of one sample", share(entry, "sample_speckle"), "+230 to +400 %"],
+    ]
+    return markdown(["V1 against V2", "measured", "promised by the prototypes"], lines)
 
 
-def versions(report: Results) -> str:
-    """Hold what the prototypes claim of V2 over V1 against what was measured."""
-    pair = {"v1", "v2"}
-    if not pair <= report["contestants"].keys() or report["reference"] not in pair:
-        return ""
-    (other,) = pair - {report["reference"]}
-    entry, flip = report["differences"][other], report["reference"] == "v2"
+def orders_table(report: Comparison, rows: Rows) -> str:
+    """Write the orders in which V2 reads points, against its own."""
+    orders = {"v2": "hilbert"} | {name: scan_order(row) for name, row in rows.items()}
+    orders = {name: order for name, order in orders.items() if order} | {"v2": "hilbert"}
+    scores = {"PSNR, dB": ("psnr", 2), "SSIM": ("ssim", 4)}
+    scores |= {"PSNR of one sample, dB": ("sample_psnr", 2), "CRPS": ("crps", 4)}
     lines = []
-    for score, what in (("psnr", "PSNR of the mean"), ("sample_psnr", "PSNR of one draw")):
-        if score in entry:
-            value, low, high = gain(entry, score, flip)
-            shown = f"{value:+.2f} dB [{low:+.2f}, {high:+.2f}]"
-            lines.append([what, "+3 to +5 dB", shown, judge(low, high, CLAIMED_DECIBELS)])
-    for score, what in (
-        ("sample_speckle", "speckle energy of one draw"),
-        ("speckle", "speckle energy of the mean"),
-    ):
-        if f"{score}_ratio" in entry:
-            value, low, high = fewer(entry, score, flip)
-            shown = f"{-value:+.0%} [{-high:+.0%}, {-low:+.0%}]"
-            lines.append([what, "-70 to -80 %", shown, judge(low, high, CLAIMED_FEWER_SPECKLES)])
-    table = markdown(["V2 against V1", "claimed by the prototypes", "measured", "claim"], lines)
-    note = """The prototypes promise this of larger models after 1,000 epochs, and never measured
-        it. Confirmed: the whole interval reaches the claim. Not confirmed: none of it does."""
-    return f"## V2 against V1\n\n{table}\n\n{paragraph(note)}"
+    for name in (name for name in report.ranking if name in orders):
+        entry: Differences | None = report.differences.get(name)
+        cells = [difference(entry, *column) for column in scores.values()]
+        lines.append([orders[name], interval(report.methods[name].mean, "psnr", 2), *cells])
+    return markdown(["order", "PSNR, dB", *(f"{title} - hilbert" for title in scores)], lines)
 
 
-def gain(entry: Results, score: str, flip: bool) -> tuple[float, float, float]:
-    """Return V2 - V1 and its interval; `flip` if the entry is V1 - V2."""
-    low, high = entry[f"{score}_ci"]
-    return (-entry[score], -high, -low) if flip else (entry[score], low, high)
-
-
-def fewer(entry: Results, score: str, flip: bool) -> tuple[float, float, float]:
-    """Return by which share V2 has less energy than V1; `flip` if the ratio is V1 / V2."""
-    low, high = entry[f"{score}_ratio_ci"]
-    ratio = entry[f"{score}_ratio"]
-    if flip:
-        return 1 - 1 / ratio, 1 - 1 / low, 1 - 1 / high
-    return 1 - ratio, 1 - high, 1 - low
-
-
-def judge(low: float, high: float, claim: tuple[float, float]) -> str:
-    """Say whether an interval reaches the lower end of a claim."""
-    if low >= claim[0]:
-        return "confirmed"
-    if high < claim[0]:
-        return "not confirmed" if low > 0 else "not confirmed, no gain shown"
-    return "open"
-
-
-def scan_orders(results: Results) -> str:
-    """Compare the orders in which V2 reads points; its own is the reference."""
-    report = results["comparison"]
-    orders = {name: scan_order(row) for name, row in results["rows"].items()}
-    orders = {name: order for name, order in orders.items() if order}
-    if not orders or report["reference"] != "v2":
-        return ""
-    scores = {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 4)}
-    scores |= {"sample_psnr": ("PSNR of one draw, dB", 2), "crps": ("CRPS", 4)}
-    differences = {orders[name]: report["differences"][name] for name in orders}
-    mean = {orders[name]: report["contestants"][name]["mean"] for name in orders}
-    mean["hilbert"] = report["contestants"]["v2"]["mean"]
-    lines = []
-    for order in sorted(mean, key=lambda order: -mean[order]["psnr"]):
-        entry = differences.get(order, {})
-        cells = [difference(entry, score, digits) for score, (_, digits) in scores.items()]
-        lines.append([order, interval(mean[order], "psnr", 2), *cells])
-    head = ["order", "PSNR, dB", *(f"{title} - hilbert" for title, _ in scores.values())]
-    return (
-        "## The order in which V2 reads points\n\n"
-        f"{markdown(head, lines)}\n\n\\* significant.\n\n"
-        + bullets(contrast(differences, "the Hilbert order"))
-    )
-
-
-def scan_order(row: Results) -> str:
+def scan_order(row: Mapping[str, Any]) -> str:
     """Return the order that a row sets, or nothing."""
     values = [text.partition("=") for text in row["overrides"]]
     return next((value for key, _, value in values if key == "model.order"), "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -30,14 +30,14 @@ from sparsefield.training.config import config_to_dict
 from sparsefield.training.run import Run
 
 SCORES = {"psnr": "PSNR, dB", "psnr_missing": "PSNR on missing points, dB", "ssim": "SSIM"}
-# Score of the draws -> what to call it, its ideal.
+# Score of the samples -> what to call it, its ideal.
 CALIBRATION: dict[str, tuple[str, float | None]] = {
     "crps": ("CRPS", None),
     "energy_score": ("energy score", None),
     **{name: (f"coverage of {level:.0%} intervals", level) for name, level in LEVELS.items()},
-    "delta_cal": ("variance of draws / squared error of the mean (delta_cal)", 1.0),
+    "delta_cal": ("variance of samples / squared error of the mean (delta_cal)", 1.0),
     "spread_skill": ("spread / skill", 1.0),
-    "gap_db": ("squared error of a draw / of the mean, dB", 10 * math.log10(2)),
+    "gap_db": ("squared error of a sample / of the mean, dB", 10 * math.log10(2)),
 }
 HEAD = ("data", "n", "density", "seed", "nfe")
 DIGITS = {"ssim": 3, "crps": 4, "energy_score": 4, "ratio": 3} | dict.fromkeys(LEVELS, 3)
@@ -86,19 +86,22 @@ def describe_stage(run: Run) -> dict[str, Any]:
 def read_scores(paths: Sequence[Path]) -> dict[str, Any]:
     """Return what a card quotes of evaluations.
 
-    `scores` are means and baselines of the first report. `calibration` is that of the draws of the
-    first report with samples, beside the probabilistic baselines on the same fields; draws cost
-    more than means, and may be made for fewer fields.
+    `scores` are means and baselines of the first report. `calibration` is that of the first report
+    with samples, beside the probabilistic baselines on the same fields; samples cost more than
+    means, and may be made for fewer fields.
     """
     reports = [json.loads(path.read_text()) for path in paths]
-    card = {"scores": _quote(reports[0], "mean", "baselines")}
-    drawn = next((report for report in reports if "samples" in report), None)
-    if drawn:
-        baselines = {
-            name: row for name, row in drawn.get("baselines", {}).items() if "crps" in row
-        }
-        card["calibration"] = _quote(drawn, "samples") | {"baselines": baselines}
+    card = {"scores": _quote(reports[0], "mean") | {"baselines": baselines_of(reports[0])}}
+    sampled = next((report for report in reports if "samples" in report), None)
+    if sampled:
+        baselines = {n: row for n, row in baselines_of(sampled).items() if "crps" in row}
+        card["calibration"] = _quote(sampled, "samples") | {"baselines": baselines}
     return card
+
+
+def baselines_of(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the baselines of a report or card, which one release before called floors."""
+    return report.get("baselines", report.get("floors", {}))
 
 
 def _quote(report: dict[str, Any], *parts: str) -> dict[str, Any]:
@@ -136,7 +139,7 @@ def render_card(name: str, spec: ModelSpec, flow: torch.nn.Module) -> str:
 def render_scores(scores: dict[str, Any]) -> list[str]:
     """Write the scores of the mean and of the baselines as a Markdown table."""
     mean = scores["mean"]
-    rows = {"this model, posterior mean": mean} | scores["baselines"]
+    rows = {"this model, posterior mean": mean} | baselines_of(scores)
     kept = [key for key in SCORES if key in mean]
     table = [
         f"{scores['data']}, {scores['n']:,} fields, {scores['density']:.0%} observed, "
@@ -151,13 +154,15 @@ def render_scores(scores: dict[str, Any]) -> list[str]:
 
 
 def render_calibration(card: dict[str, Any]) -> list[str]:
-    """Write the calibration of the draws, beside that of probabilistic baselines, as Markdown."""
-    samples, baselines = card["samples"], card["baselines"]
+    """Write the calibration of the samples, beside that of probabilistic baselines."""
+    samples, baselines = card["samples"], baselines_of(card)
     methods = {"this model": samples} | baselines
+    reach = (samples["draws"] - 1) / (samples["draws"] + 1)
     lines = [
-        f"{samples['draws']} draws ({samples['sampler']}, {samples['steps']} steps) of "
+        f"{samples['draws']} samples ({samples['sampler']}, {samples['steps']} steps) of "
         f"{card['n']:,} fields of {card['data']}, {card['density']:.0%} observed, seed "
-        f"{card['seed']}; 95 % bootstrap intervals:",
+        f"{card['seed']}; 95 % bootstrap intervals. The widest interval of {samples['draws']} "
+        f"calibrated samples covers {reach:.3g} of the truths, whatever its name asks for:",
         "",
         f"| calibration | {' | '.join(methods)} | ideal |",
         "|---" * (len(methods) + 2) + "|",
@@ -174,7 +179,7 @@ def render_calibration(card: dict[str, Any]) -> list[str]:
 
 
 def render_averages(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Write the squared error of averages of draws, relative to the posterior mean's."""
+    """Write the squared error of averages of samples, relative to the posterior mean's."""
     return [
         "| average of | squared error / that of the posterior mean | theory |",
         "|---|---|---|",

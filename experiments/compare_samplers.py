@@ -1,33 +1,36 @@
-"""Compare the samplers of a model at equal evaluations, and write page and chart.
+"""Compare the samplers of a model at equal evaluations, and write chart and tables.
 
     python experiments/compare_samplers.py --data DATA [--model default]
     python experiments/compare_samplers.py --report-only
+    python experiments/compare_samplers.py --check
 
-Writes samplers.json, samplers.md and images/samplers.png into docs/results. The first sampler is
-the one that the others are compared with; it is also run with --exact evaluations, to say how far
-from converged the cheap ones are. --report-only writes page and chart anew from samplers.json.
+Writes results/samplers.json, and the chart and the tables of docs/results/samplers.md. The first
+sampler is the one that the others are compared with; it is also run with --exact evaluations, to
+say how far from converged the cheap ones are. --report-only writes chart and tables anew from the
+results. --check changes nothing and exits with 1 if the page differs from them.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pages import bullets, difference, interval, markdown, paragraph
+sys.path.insert(0, str(Path(__file__).parent))
+
+from pages import ROOT, difference, interval, markdown, read_as, share, update
 
 from sparsefield.core.devices import choose_device
 from sparsefield.core.errors import InputError
-from sparsefield.core.files import write_text
 from sparsefield.data.dataset import open_dataset
-from sparsefield.evaluation.protocol import Protocol, check_fit
-from sparsefield.evaluation.samplers import compare_samplers
-from sparsefield.figures.field import save_figure
-from sparsefield.figures.samplers import plot_dial
+from sparsefield.evaluation.charts import trade_off_figure
+from sparsefield.evaluation.report import write_report
+from sparsefield.evaluation.samplers import SamplerComparison, compare_samplers, plan_budgets
+from sparsefield.evaluation.task import Protocol, check_fit
+from sparsefield.figures.panels import save_figure
 from sparsefield.inference.model import load
 
-ROOT = Path(__file__).parent.parent
+SCRIPT = "compare_samplers.py"
 SAMPLERS = (
     "heun",
     "euler",
@@ -39,12 +42,13 @@ SAMPLERS = (
     "sde:temperature=0.3",
 )
 BUDGETS = (3, 5, 10, 20)
+# Title -> score, digits, factor.
 COLUMNS = {
-    "PSNR of one draw, dB": ("psnr", 2),
-    "of the average of all, dB": ("psnr_average", 2),
-    "CRPS": ("crps", 4),
-    "speckle, 1e-6": ("speckle", 0),
-    "90 % coverage": ("coverage90", 3),
+    "PSNR of one sample, dB": ("psnr", 2, 1),
+    "of the average of all, dB": ("psnr_average", 2, 1),
+    "CRPS": ("crps", 4, 1),
+    "residual, 1e-6": ("speckle", 0, 1e6),
+    "90 % coverage": ("coverage90", 3, 1),
 }
 
 
@@ -56,21 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", metavar="D")
     parser.add_argument("--split", default="validation")
     parser.add_argument("--limit", type=int, default=64)
-    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), metavar="NAME")
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), metavar="N")
     parser.add_argument("--exact", type=int, default=100, metavar="N")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--out", type=Path, default=ROOT, help="results and docs lie there")
     parser.add_argument("--report-only", action="store_true")
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        if not options.report_only:
+        if not options.report_only and not options.check:
             measure(options)
-        write_page(options.out)
+        return write_page(options.out, check=options.check)
     except InputError as error:
         print(f"compare_samplers: error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -80,151 +84,74 @@ def measure(options: argparse.Namespace) -> None:
     model = load(options.model, choose_device("auto"))
     fields = open_dataset(options.data, options.split, options.limit, size=model.spec.shape)
     check_fit(model, fields)
-    where, draws = (model, fields, Protocol(split=options.split)), options.draws
-
-    def announce(what: str) -> None:
-        print(what, flush=True)
-
-    report = compare_samplers(*where, options.samplers, options.budgets, draws, announce)
-    exact = compare_samplers(*where, options.samplers[:1], [options.exact], draws, announce)
-    report["rows"] += exact["rows"]
-    write_text(options.out / "samplers.json", json.dumps(report, indent=2) + "\n")
-
-
-def write_page(folder: Path) -> None:
-    """Write the page and the chart from the results, and from nothing else."""
-    file = folder / "samplers.json"
-    if not file.is_file():
-        raise InputError(f"no results at {file}; measure first")
-    report = json.loads(file.read_text())
-    save_figure(plot_dial(report), folder / "images" / "samplers.png")
-    write_text(folder / "samplers.md", render(report))
-
-
-def render(report: Mapping[str, Any]) -> str:
-    """Write the whole page as Markdown."""
-    reference = report["rows"][0]["sampler"]
-    how = f"""Draws of `{report["model"]}` for {report["n"]:,} fields of `{report["data"]}`
-        ({report["split"]} masks of seed {report["seed"]}, {report["density"]:.0%} observed),
-        {report["draws"]} per field, on {report["device"]}, commit `{report["commit"][:12]}`.
-        Masks and source noise are identical for all samplers; each takes as many steps as the
-        budget of network evaluations allows. Intervals are 95 % bootstrap intervals over fields;
-        differences from `{reference}` are paired by field, and "significant" holds at 5 % for all
-        samplers of a budget together. Rings in the chart are the average of all draws of a field,
-        at the price of all of them."""
-    return f"""# Samplers at equal price
-
-Made by `experiments/compare_samplers.py` from `samplers.json`; never edited by hand.
-
-```
-python experiments/compare_samplers.py --data {report["data"]} --model {report["model"]} \\
-    --limit {report["n"]} --draws {report["draws"]}
-```
-
-{paragraph(how)}
-
-![Scores against evaluations](images/samplers.png)
-
-## Do fresh noise or DDIM reduce speckles?
-
-{bullets(speckles(report, reference))}
-
-## How many evaluations are enough?
-
-{bullets(convergence(report, reference))}
-
-## Scores
-
-{score_table(report)}
-
-## Differences from {reference}
-
-{difference_table(report)}
-
-\\* significant.
-"""
-
-
-def speckles(report: Mapping[str, Any], reference: str) -> list[str]:
-    """Say of every sampler how much speckle its draws have, and what became of their spread.
-
-    Fewer speckles than those of converged draws are not a merit: such draws are smoother than the
-    posterior, and cover less of it.
-    """
-    exact = longest(report, reference)
-    sentences = [
-        f"Converged draws (`{reference}`, {exact['nfe']} evaluations) have a speckle energy of "
-        f"{1e6 * exact['speckle']:,.0f}e-6 and a 90 % coverage of {exact['coverage90']:.3f}. "
-        "Draws with less are smoother than the posterior and cover less of it."
+    plans = [
+        plan_budgets(options.samplers, options.budgets),
+        plan_budgets(options.samplers[:1], [options.exact]),
     ]
-    for name in dict.fromkeys(row["sampler"] for row in report["rows"]):
-        rows = [row for row in report["rows"] if row["sampler"] == name]
-        rows = [row for row in rows if "speckle_ratio" in row["differences"]]
-        if rows:
-            ratios = ", ".join(f"{share(row['differences'])} at {row['budget']}" for row in rows)
-            last = rows[-1]
-            left = last["speckle"] / exact["speckle"]
-            sentences.append(
-                f"`{name}` against `{reference}`: {ratios} evaluations. At {last['budget']} it "
-                f"has {left:.0%} of the converged draws' speckle energy and covers "
-                f"{last['coverage90']:.3f}."
-            )
-    return sentences
+    whole, exact = (
+        compare_samplers(
+            model,
+            fields,
+            Protocol(split=options.split),
+            plan=plan,
+            samples=options.samples,
+            announce=lambda what: print(what, flush=True),
+        )
+        for plan in plans
+    )
+    report = replace(whole, rows=whole.rows + exact.rows)
+    write_report(options.out / "results" / "samplers.json", report)
 
 
-def longest(report: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
-    """Return the row of the reference with the most evaluations."""
-    rows = (row for row in report["rows"] if row["sampler"] == reference)
-    return max(rows, key=lambda row: row["nfe"])
+def write_page(folder: Path, *, check: bool) -> int:
+    """Write the chart and the tables of the page from the results, and from nothing else."""
+    results, pages = folder / "results", folder / "docs" / "results"
+    if not (results / "samplers.json").is_file():
+        raise InputError(f"no results at {results / 'samplers.json'}; measure first")
+    report = read_as(SamplerComparison, "samplers", results)
+    if not check:
+        save_figure(trade_off_figure(report), pages / "images" / "samplers.png")
+    page = pages / "samplers.md"
+    if not page.is_file():
+        return 0
+    parts = {
+        "scores": lambda: score_table(report),
+        "differences": lambda: difference_table(report),
+    }
+    return update(page, SCRIPT, parts, check=check, folder=results)
 
 
-def share(entry: Mapping[str, Any]) -> str:
-    """Write a ratio of energies as a change in per cent, with its interval and mark."""
-    low, high = entry["speckle_ratio_ci"]
-    mark = " \\*" if entry["speckle_significant"] else ""
-    return f"{entry['speckle_ratio'] - 1:+.0%} [{low - 1:+.0%}, {high - 1:+.0%}]{mark}"
-
-
-def convergence(report: Mapping[str, Any], reference: str) -> list[str]:
-    """Say how far each sampler's CRPS is from that of the longest run of the reference."""
-    exact = longest(report, reference)
-    sentences = [
-        f"`{reference}` with {exact['nfe']} evaluations has a CRPS of {exact['crps']:.4f}."
-    ]
-    for name in dict.fromkeys(row["sampler"] for row in report["rows"]):
-        rows = [row for row in report["rows"] if row["sampler"] == name and row is not exact]
-        changes = (f"{row['crps'] / exact['crps'] - 1:+.1%} at {row['nfe']}" for row in rows)
-        sentences.append(f"`{name}`: {', '.join(changes)} evaluations.")
-    return sentences
-
-
-def score_table(report: Mapping[str, Any]) -> str:
+def score_table(report: SamplerComparison) -> str:
     """Write the scores of all samplers at all budgets."""
-    mean = report["mean"]
-    cells = [interval(mean, "psnr", 2), "", interval(mean, "mae", 4), interval(mean, "speckle", 0)]
-    lines = [["posterior mean", "1", *cells, "", price(mean["seconds"], report["n"])]]
-    for row in report["rows"]:
-        cells = [interval(row, key, digits) for key, digits in COLUMNS.values()]
-        spent = price(row["seconds"], report["n"] * report["draws"])
-        lines.append([f"`{row['sampler']}`", str(row["nfe"]), *cells, spent])
-    return markdown(["sampler", "evaluations", *COLUMNS, "ms per draw"], lines)
+    mean = report.mean
+    cells = [interval(mean, "psnr", 2), "", interval(mean, "mae", 4)]
+    cells += [interval(mean, "speckle", 0, 1e6), ""]
+    assert mean.seconds is not None, "the mean was timed"
+    lines = [["posterior mean", "1", *cells, "", milliseconds(mean.seconds, report.head.n)]]
+    exact = max(report.rows, key=lambda row: row.nfe).scores["crps"].value
+    for row in report.rows:
+        cells = [interval(row.scores, *column) for column in COLUMNS.values()]
+        gap = f"{row.scores['crps'].value / exact - 1:+.1%}"
+        spent = milliseconds(row.seconds, report.head.n * report.samples)
+        lines.append([f"`{row.sampler}`", str(row.nfe), *cells, gap, spent])
+    head = ["sampler", "evaluations", *COLUMNS, "CRPS above converged", "ms per sample"]
+    return markdown(head, lines)
 
 
-def price(seconds: float, count: int) -> str:
+def milliseconds(seconds: float, count: int) -> str:
     return f"{1000 * seconds / count:.1f}"
 
 
-def difference_table(report: Mapping[str, Any]) -> str:
-    """Write the paired differences from the reference at every budget."""
-    shown = {"PSNR, dB": ("psnr", 2), "CRPS": ("crps", 4), "90 % coverage": ("coverage90", 3)}
+def difference_table(report: SamplerComparison) -> str:
+    """Write the paired differences from the first sampler at every budget."""
+    columns = {"PSNR, dB": ("psnr", 2), "CRPS": ("crps", 4), "90 % coverage": ("coverage90", 3)}
     lines = []
-    for row in report["rows"]:
-        entry = row["differences"]
-        if entry:
-            cells = [difference(entry, key, digits) for key, digits in shown.values()]
-            speckle = share(entry) if "speckle_ratio" in entry else ""
-            lines.append([f"`{row['sampler']}`", str(row["budget"]), *cells, speckle])
-    return markdown(["sampler", "budget", *shown, "speckle"], lines)
+    for row in report.rows:
+        if row.differences is not None:
+            cells = [difference(row.differences, *column) for column in columns.values()]
+            residual = share(row.differences, "speckle")
+            lines.append([f"`{row.sampler}`", str(row.budget), *cells, residual])
+    return markdown(["sampler", "budget", *columns, "residual energy"], lines)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""Write the measured part of docs/scan.md and its chart from docs/results, never by hand.
+"""Write the measured part of docs/scan.md and its chart from results/, never by hand.
 
-    sparsefield bench scan --threads 2 --json docs/results/scan.json
+    sparsefield bench scan --threads 2 --json results/scan.json
     sparsefield bench scan --threads 2 --backends cpu attention attention_bfloat16 --patience 30 \
         --shapes 1x256x256x16 1x1024x256x16 1x2048x256x16 1x4096x256x16 1x16384x256x16 \
-        1x65536x256x16 --json docs/results/scan_attention.json
-    sparsefield bench model --threads 2 --patience 20 --json docs/results/models.json
+        1x65536x256x16 --json results/scan_attention.json
+    sparsefield bench model --threads 2 --patience 20 --json results/models.json
     sparsefield bench model --threads 2 --presets v1 v2 --settings data.target=disjoint \
-        data.masks=fixed --json docs/results/models_sparse.json
+        data.masks=fixed --json results/models_sparse.json
     python experiments/scan_report.py [--check]
 
 --check changes nothing and exits with 1 if the page differs from the results.
 """
 
-import json
 import math
 import sys
 from itertools import pairwise
@@ -21,10 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pages import ROOT, update
+from pages import ROOT, read, short, update
 
 PAGE = ROOT / "docs" / "scan.md"
-RESULTS = ROOT / "docs" / "results"
 CHART = ROOT / "docs" / "images" / "scan_attention.png"
 # The prototypes on two processors: seconds of a forward at 32 x 32, images/s in training
 ORIGINAL = {"v1": (0.9, 2.5), "v2": (0.63, 5.7)}
@@ -34,12 +32,7 @@ Report = dict[str, Any]
 def main() -> int:
     if "--check" not in sys.argv[1:]:
         draw_attention(read("scan_attention"))
-    return update(PAGE, "scan_report.py", render_all)
-
-
-def read(name: str) -> Report:
-    """Read the results of one benchmark."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    return update(PAGE, "scan_report.py", {"": render_all})
 
 
 def render_all() -> str:
@@ -61,7 +54,7 @@ def head(report: Report) -> str:
     """Say where and with what a benchmark was run."""
     return (
         f"{report['device']}, {report['threads']} threads, PyTorch {report['torch']}, "
-        f"median of {report['repeats']}, commit `{report['commit'][:12]}`."
+        f"median of {report['repeats']}, commit `{short(report['commit'])}`."
     )
 
 
@@ -181,10 +174,10 @@ def crossing(report: Report, name: str, part: str) -> str:
     label = f"{passes} against `{name}`"
     if points[0][1] >= 0:
         return f"{label}: the scan is faster at every length measured, from {points[0][0]:,} on."
-    for (short, below), (long, above) in pairwise(points):
+    for (shorter, below), (longer, above) in pairwise(points):
         if below < 0 <= above:
             share = -below / (above - below)
-            where = math.exp(math.log(short) * (1 - share) + math.log(long) * share)
+            where = math.exp(math.log(shorter) * (1 - share) + math.log(longer) * share)
             return f"{label}: the scan is faster from about {round(where, -2):,.0f} tokens on."
     return f"{label}: attention is faster at every length measured."
 

@@ -1,301 +1,202 @@
-"""Write docs/results/superres.md from the results beside it, never by hand.
+"""Write the tables of docs/results/superres.md from results/superres_*.json.
 
     sparsefield superres default --data tiny_imagenet --sizes 64 \
-        --json docs/results/superres_tiny_imagenet.json \
+        --json results/superres_tiny_imagenet.json \
         --figure docs/results/images/superres/superres_tiny_imagenet.png
     sparsefield superres default --data photographs --sizes 64 96 128 256 ...
     sparsefield superres default --data analytic --sizes 64 96 128 256 ...
-    sparsefield bench size --json docs/results/superres_cost.json
-    python experiments/superres_report.py [--results DIR] [--check]
+    sparsefield bench size --json results/superres_cost.json
+    python experiments/superres_report.py [--check]
 
-All files of the same fields and masks make a section, in which their models stand side by side.
---check changes nothing and exits with 1 if the page differs from the results.
+All files of the same fields and masks make a part of the page, in which their models stand side by
+side. The sentences of the page are written by hand. --check changes nothing and exits with 1 if
+the page differs from the results.
 """
 
-import argparse
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from architectures_report import bullets, drawn, interval, markdown, paragraph, short
-from pages import ROOT
+from pages import (
+    PAGES,
+    RESULTS,
+    difference,
+    interval,
+    markdown,
+    read,
+    read_as,
+    short,
+    update,
+    with_interval,
+)
 
-from sparsefield.evaluation.superres import ENLARGED
+from sparsefield.evaluation.report import Summary
+from sparsefield.evaluation.superres import ENLARGED, SizeReport, SuperresReport
 
+SCRIPT = "superres_report.py"
 COST = "superres_cost"
-# Scores on the observed grid itself, from `sparsefield evaluate`.
-ON_GRID = "default"
-# "Traditional upsampling" in the prototypes' third hypothesis: of the same points and, bicubic, of
-# the model's own cells.
-TRADITIONAL = ("linear", "cubic", "bicubic")
-# What tells fields and masks from others.
-FIELDS = ("data", "n", "split", "density", "seed", "observed")
-FIGURES = Path("images") / "superres"
-Report = Mapping[str, Any]
+COLUMNS = {
+    "PSNR, dB": ("psnr", 2),
+    "PSNR missing, dB": ("psnr_missing", 2),
+    "SSIM": ("ssim", 3),
+    "MAE": ("mae", 4),
+    "CRPS": ("crps", 4),
+}
+Reports = Mapping[str, SuperresReport]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args(arguments)
-    page = options.results / "superres.md"
-    files = sorted(options.results.glob("superres_*.json"))
-    reports = {file.stem: json.loads(file.read_text()) for file in files}
-    if not reports:
-        print(f"no superres_*.json in {options.results}; see --help", file=sys.stderr)
-        return 2
-    on_grid = options.results / f"{ON_GRID}.json"
-    if on_grid.is_file():
-        reports[ON_GRID] = json.loads(on_grid.read_text())
-    figures = {file.stem for file in (options.results / FIGURES).glob("*.png")}
-    text = render(reports, figures)
-    if options.check:
-        return int(not page.is_file() or page.read_text() != text)
-    page.write_text(text)
-    return 0
+def main() -> int:
+    return write_tables(RESULTS, PAGES)
 
 
-def render(reports: Mapping[str, Report], figures: set[str]) -> str:
-    """Write the whole page as Markdown.
-
-    Args:
-        reports: Results by the stem of their file: of super-resolution, COST and ON_GRID.
-        figures: Stems of the figures that there are.
-    """
-    scored = {stem: part for stem, part in reports.items() if stem not in (COST, ON_GRID)}
-    groups = by_fields(scored)
-    parts = [introduction(), hypotheses(list(scored.values()), reports.get(ON_GRID))]
-    for group in groups:
-        parts.append(section(group))
-        parts += [
-            f"![Fields and spectra, {report['data']}]({FIGURES / stem}.png)"
-            for stem, report in group.items()
-            if stem in figures
-        ]
-    if COST in reports:
-        parts.append(cost(reports[COST]))
-    return "\n\n".join(parts) + "\n"
+def write_tables(results: Path, pages: Path, *, check: bool | None = None) -> int:
+    """Write the tables and numbers of the page; only compare them if `check`."""
+    files = sorted(path.stem for path in results.glob("superres_*.json") if path.stem != COST)
+    reports = {stem: read_as(SuperresReport, stem, results) for stem in files}
+    parts = {"summary": partial(summary_table, reports)}
+    parts |= {data: partial(section, group) for data, group in by_data(reports).items()}
+    if (results / f"{COST}.json").is_file():
+        parts["cost"] = partial(cost, read(COST, results))
+    return update(pages / "superres.md", SCRIPT, parts, check=check, folder=results)
 
 
-def by_fields(reports: Mapping[str, Report]) -> list[dict[str, Report]]:
+def by_data(reports: Reports) -> dict[str, dict[str, SuperresReport]]:
     """Put results of the same fields and masks together.
 
     Raises:
-        ValueError: Two are of the same model.
+        ValueError: Two are of the same model, or of other fields or masks of the same data.
     """
-    groups: dict[tuple[Any, ...], dict[str, Report]] = {}
+    groups: dict[str, dict[str, SuperresReport]] = {}
     for stem, report in sorted(reports.items()):
-        group = groups.setdefault(tuple(report[key] for key in FIELDS), {})
-        if any(other["model"] == report["model"] for other in group.values()):
-            raise ValueError(f"{stem}: a second result of {report['model']} on the same fields")
+        group = groups.setdefault(report.head.data, {})
+        if any(other.head.model == report.head.model for other in group.values()):
+            raise ValueError(f"{stem}: a second result of {report.head.model} on the same fields")
+        if any(_masks(other) != _masks(report) for other in group.values()):
+            raise ValueError(f"{stem}: other fields or masks than those of {', '.join(group)}")
         group[stem] = report
-    return list(groups.values())
+    return groups
 
 
-def introduction() -> str:
-    what = """A part of the cells of a 32 x 32 grid is observed: area averages, as a coarse camera
-        takes them. The truth are the cells of a finer grid of the same picture. A model that was
-        trained at 32 x 32 alone is *zero-shot*; one that has learnt cells of several sizes is
-        told how large those are that it is asked for: the bundled one knows them down to a
-        quarter of the observed side, and extrapolates beyond. *missing* counts the fine cells in
-        coarse cells that were not observed. *bicubic* is the model's own mean of the 32 x 32
-        cells, enlarged, and *bicubic_kept* the same, moved so that the parts of an observed cell
-        have its mean, as those of a multi-resolution model itself have; the other baselines
-        interpolate the observed points at the fine cells. *detail* is the energy that a 32-grid
-        cannot carry, beyond 16 cycles per image, over the truth's: 1 is as much as there should
-        be, right or wrong. *artefact* is the energy at the frequencies of the 32-grid over that
-        beside them: about 1 without a visible grid, to be held against the truth's. Definitions
-        are in [math.md](../math.md)."""
-    return f"""# Super-resolution against real truth
-
-Made by `experiments/superres_report.py` from `superres_*.json`; never edited by hand.
-
-{paragraph(what)}"""
+def _masks(report: SuperresReport) -> tuple[Any, ...]:
+    head = report.head
+    return head.n, head.split, head.density, head.seed, report.observed
 
 
-def hypotheses(reports: Sequence[Report], on_grid: Report | None) -> str:
-    """Answer what the prototypes' documents set out to test, and never measured."""
-    pairs = [
-        (
-            f"{report['model']}, {report['training']}, {report['n']:,} fields of "
-            f"{report['data']}, {size} x {size}",
-            part,
-        )
-        for report in reports
-        for size, part in report["sizes"].items()
+def summary_table(reports: Reports) -> str:
+    """Write what the mean gains over the best baselines, its detail and its artefacts."""
+    lines = [
+        [f"{r.head.data}, {size} x {size}", f"{r.head.model}, {r.training}", *_summary(part)]
+        for r in reports.values()
+        for size, part in r.sizes.items()
     ]
-    answers = {"Does it generalise to finer grids?": [lead(*pair) for pair in pairs]}
-    answers["Are its results sharper than those of traditional upsampling?"] = [
-        sharpness(*pair) for pair in pairs if "detail" in pair[1]
+    head = [
+        "fields",
+        "model",
+        "PSNR, dB",
+        "best baseline - model, dB",
+        "own mean enlarged - model, dB",
     ]
-    answers["Are they free of artefacts aligned with the grid?"] = [
-        artefacts(*pair) for pair in pairs
+    return markdown([*head, "detail", "artefact - truth's"], lines)
+
+
+def _summary(part: SizeReport) -> list[str]:
+    own = {name: x for name, x in part.baselines.items() if name in ENLARGED}
+    others = {name: x for name, x in part.baselines.items() if name not in ENLARGED}
+    excess = part.artefact_excess.get("mean", {}).get("artefact")
+    return [
+        interval(part.mean, "psnr", 2),
+        _against_best(part, others),
+        _against_best(part, own),
+        _ratio(part.detail, "mean"),
+        "" if excess is None else with_interval(excess, 2, sign="+"),
     ]
-    if on_grid is not None:
-        question = "Does it reconstruct the whole 32 x 32 field from 20 % of it?"
-        where = f"{on_grid['model']}, {on_grid['n']:,} fields of {on_grid['data']}, 32 x 32"
-        answers = {question: [lead(where, on_grid)]} | answers
-    parts = [f"**{question}**\n\n{bullets(said)}" for question, said in answers.items()]
-    return "\n\n".join(["## What the prototypes set out to test", *parts])
 
 
-def lead(where: str, part: Report) -> str:
-    """Say by how much the mean is better or worse than the best baselines of either kind."""
-    own = {name: baseline for name, baseline in part["baselines"].items() if name in ENLARGED}
-    others = {
-        name: baseline for name, baseline in part["baselines"].items() if name not in ENLARGED
-    }
-    rivals = [max(kind, key=lambda name: kind[name]["psnr"]) for kind in (own, others) if kind]
-    judged, said = zip(*(against(part, rival) for rival in rivals), strict=True)
-    answer = next(word for word in ("No", "Not shown", "Yes") if word in judged)
-    return f"{answer} ({where}): {interval(part['mean'], 'psnr', 2)} dB; {'; '.join(said)}."
+def _against_best(part: SizeReport, baselines: Mapping[str, Summary]) -> str:
+    if not baselines:
+        return ""
+    best = max(baselines, key=lambda name: baselines[name]["psnr"].value)
+    return f"{best} {difference(part.differences.get(best), 'psnr', 3)}".strip()
 
 
-def against(part: Report, rival: str) -> tuple[str, str]:
-    """Return whether the mean is better than a baseline, and a phrase with the figures."""
-    mean, baseline, paired = part["mean"], part["baselines"][rival], part.get("differences", {})
-    gain = f"{mean['psnr'] - baseline['psnr']:+.2f}"
-    apart = (
-        mean["psnr_ci"][0] > baseline["psnr_ci"][1] or mean["psnr_ci"][1] < baseline["psnr_ci"][0]
-    )
-    shown = apart
-    if rival in paired:
-        shown = paired[rival]["psnr_significant"]
-        low, high = (-end for end in reversed(paired[rival]["psnr_ci"]))
-        gain = f"{-paired[rival]['psnr']:+.3f} [{low:+.3f}, {high:+.3f}] field by field"
-    answer = "Not shown" if not shown else "Yes" if mean["psnr"] > baseline["psnr"] else "No"
-    overlap = "" if apart else " (the intervals of the two scores overlap)"
-    return answer, f"{gain} against {rival}, {interval(baseline, 'psnr', 2)}{overlap}"
-
-
-def sharpness(where: str, part: Report) -> str:
-    """Say how much of the truth's detail the mean has, and how much traditional baselines."""
-    detail = part["detail"]
-    others = {name: detail[name] for name in TRADITIONAL if name in detail}
-    off = {name: abs(ratio - 1) for name, ratio in (others | {"mean": detail["mean"]}).items()}
-    answer = "Yes" if min(off, key=lambda name: off[name]) == "mean" else "No"
-    shown = ", ".join(f"{name} {ratio:.2f}" for name, ratio in others.items())
-    drawn_too = f"; one draw {detail['samples']:.2f}" if "samples" in detail else ""
-    return (
-        f"{answer} ({where}): the mean has {detail['mean']:.2f} of the truth's energy beyond "
-        f"what a 32-grid carries ({shown}{drawn_too})."
-    )
-
-
-def artefacts(where: str, part: Report) -> str:
-    """Say whether the mean has more energy at the frequencies of the grid than the truth.
-
-    Up to a score of 1 there is no more of it than at the frequencies beside them, whatever the
-    truth has.
-    """
-    ratio, excess = part["artefact"], part["artefact_excess"]["mean"]
-    low, high = excess["artefact_ci"]
-    seen = low > 0 and ratio["mean"] > 1
-    answer = "No" if seen else "Yes" if high <= 0 else "None seen"
-    drawn_too = f", one draw {ratio['samples']:.2f}" if "samples" in ratio else ""
-    return (
-        f"{answer} ({where}): artefact score {ratio['mean']:.2f}{drawn_too}, the truth's is "
-        f"{ratio['truth']:.2f}; mean less truth {excess['artefact']:+.2f} "
-        f"[{low:+.2f}, {high:+.2f}]."
-    )
-
-
-def section(group: Mapping[str, Report]) -> str:
-    """Write what was done on a data set, and a table per size."""
+def section(group: Reports) -> str:
+    """Write the commands of a data set, how it was scored, and a table per size."""
     report = next(iter(group.values()))
-    sizes = {size: None for each in group.values() for size in each["sizes"]}
-    tables = [
-        f"### {size} x {size}\n\n"
-        + score_table(
-            {
-                (report["model"], report["training"]): report["sizes"][size]
-                for report in group.values()
-                if size in report["sizes"]
-            }
-        )
-        for size in sizes
-    ]
+    sizes = {size: None for each in group.values() for size in each.sizes}
+    tables = [f"### {size} x {size}\n\n{score_table(group, size)}" for size in sizes]
     commands = "\n".join(command(stem, each) for stem, each in group.items())
-    parts = [f"## {report['data']}", f"```\n{commands}\n```", setting(report), *tables]
-    return "\n\n".join(parts)
+    return "\n\n".join([f"```\n{commands}\n```", setting(report), *tables])
 
 
-def command(stem: str, report: Report) -> str:
+def command(stem: str, report: SuperresReport) -> str:
     """Return what measured a report."""
-    drawn = next(iter(report["sizes"].values())).get("samples", {})
-    options = {"data": report["data"], "sizes": " ".join(report["sizes"]), "limit": report["n"]}
-    options |= {key: report[key] for key in ("split", "density", "seed")}
-    options |= {key: drawn[key] for key in ("sampler", "steps") if key in drawn}
-    options |= {"samples": drawn["draws"]} if "draws" in drawn else {}
+    samples = next(iter(report.sizes.values())).samples
+    how, head = samples.sampling if samples else None, report.head
+    options: dict[str, Any] = {"data": head.data, "sizes": " ".join(map(str, report.sizes))}
+    options |= {"limit": head.n, "split": head.split, "density": head.density, "seed": head.seed}
+    if how:
+        options |= {"sampler": how.sampler, "steps": how.steps, "samples": how.samples}
     shown = " ".join(f"--{key} {value}" for key, value in options.items())
-    return f"sparsefield superres {report['model']} {shown} --json docs/results/{stem}.json"
+    return f"sparsefield superres {head.model} {shown} --json results/{stem}.json"
 
 
-def setting(report: Report) -> str:
-    """Say what was scored, and how."""
-    text = f"""{report["n"]:,} fields, {report["split"]} masks of seed {report["seed"]},
-        {report["density"]:.0%} of {report["observed"]} x {report["observed"]} cells observed;
-        {report["device"]}, commit `{short(report["commit"])}`. 95 % bootstrap intervals over
-        fields{drawn({"contestants": report["sizes"]})}; differences are paired by field, and Yes
-        and No above hold at 5 % after Holm's correction for the number of baselines."""
-    return paragraph(text)
+def setting(report: SuperresReport) -> str:
+    """Say what was scored."""
+    head, side = report.head, report.observed
+    return (
+        f"{head.n:,} fields, {head.split} masks of seed {head.seed}, {head.density:.0%} of "
+        f"{side} x {side} cells observed; {head.device}, commit `{short(head.commit)}`."
+    )
 
 
-def score_table(parts: Mapping[tuple[str, str], Report]) -> str:
-    """Write the scores of all methods at one size, best PSNR first.
-
-    Args:
-        parts: Scores by model and its training; baselines are those of the first.
-    """
-    columns = {"PSNR, dB": ("psnr", 2), "PSNR missing, dB": ("psnr_missing", 2)}
-    columns |= {"SSIM": ("ssim", 3), "MAE": ("mae", 4), "CRPS": ("crps", 4)}
-    rows = [row for model, part in parts.items() for row in model_rows(*model, part)]
-    first = next(iter(parts.values()))
-    baselines = first["baselines"].items()
+def score_table(group: Reports, size: int) -> str:
+    """Write the scores of all methods at one size, best PSNR first."""
+    reports = [report for report in group.values() if size in report.sizes]
+    rows = [row for report in reports for row in model_rows(report, size)]
+    first = reports[0].sizes[size]
     rows += [
-        (f"*{name}* (baseline)", name, first, row)
-        for name, row in baselines
+        (f"*{name}* (baseline)", name, first, summary)
+        for name, summary in first.baselines.items()
         if name not in ENLARGED
     ]
+    ranked = sorted(rows, key=lambda row: -row[3]["psnr"].value)
     lines = [
-        [title, *(interval(row, *column) for column in columns.values()), *energies(part, name)]
-        for title, name, part, row in sorted(rows, key=lambda row: -row[3]["psnr"])
+        [title, *(interval(x, *column) for column in COLUMNS.values()), *energies(part, name)]
+        for title, name, part, x in ranked
     ]
-    lines.append(["truth", *[""] * len(columns), *energies(first, "truth")])
-    return markdown(["", *columns, "detail", "artefact"], lines)
+    lines.append(["truth", *[""] * len(COLUMNS), *energies(first, "truth")])
+    return markdown(["", *COLUMNS, "detail", "artefact"], lines)
 
 
 def model_rows(
-    model: str, training: str, part: Report
-) -> Iterator[tuple[str, str, Report, Report]]:
-    """Yield title, name, scores of the size and of a model's mean, draws and own baseline."""
-    title = f"**{model}**, {training}"
-    yield title, "mean", part, part["mean"]
-    if "samples" in part:
-        yield f"{title}, one draw", "samples", part, part["samples"]
+    report: SuperresReport, size: int
+) -> Iterator[tuple[str, str, SizeReport, Summary]]:
+    """Yield title, name, size and scores of a model's mean, samples and own baselines."""
+    part, model = report.sizes[size], report.head.model
+    title = f"**{model}**, {report.training}"
+    yield title, "mean", part, part.mean
+    if part.samples:
+        yield f"{title}, one sample", "samples", part, part.samples
     for name in ENLARGED:
-        if name in part["baselines"]:
-            yield f"*{name}* of {model} at 32 x 32 (baseline)", name, part, part["baselines"][name]
+        if name in part.baselines:
+            yield f"*{name}* of {model} at 32 x 32 (baseline)", name, part, part.baselines[name]
 
 
-def energies(part: Report, name: str) -> list[str]:
-    found = (part.get(key, {}).get(name) for key in ("detail", "artefact"))
-    return ["" if ratio is None else f"{ratio:.2f}" for ratio in found]
+def energies(part: SizeReport, name: str) -> list[str]:
+    return [_ratio(part.detail, name), _ratio(part.artefact, name)]
 
 
-def cost(report: Report) -> str:
+def _ratio(ratios: Mapping[str, float] | None, name: str) -> str:
+    return f"{ratios[name]:.2f}" if ratios and name in ratios else ""
+
+
+def cost(report: Mapping[str, Any]) -> str:
     """Write what a posterior mean costs at every size."""
     sizes = list(report["rows"][0]["sizes"])
-    text = f"""One posterior mean from {report["density"]:.0%} of {report["observed"]} x
-        {report["observed"]} cells: median seconds of up to {report["repeats"]}, and the memory
-        that it adds to a process. The exponent is b of seconds ~ points^b over the three largest
-        sizes measured. {report["device"]}, {report["threads"]} threads, commit
-        `{short(report["commit"])}`."""
     lines = [
         [
             f"`{row['name']}`",
@@ -307,12 +208,17 @@ def cost(report: Report) -> str:
         for row in report["rows"]
     ]
     names = " ".join(row["name"] for row in report["rows"])
-    made = f"sparsefield bench size --presets {names} --json docs/results/{COST}.json"
+    made = f"sparsefield bench size --presets {names} --json results/{COST}.json"
+    where = (
+        f"{report['device']}, {report['threads']} threads, median of up to {report['repeats']}, "
+        f"commit `{short(report['commit'])}`."
+    )
     titles = ["model", "claims", "parameters", "exponent", *(f"{s} x {s}" for s in sizes)]
-    return f"## Cost\n\n```\n{made}\n```\n\n{paragraph(text)}\n\n{markdown(titles, lines)}"
+    return f"```\n{made}\n```\n\n{where}\n\n{markdown(titles, lines)}"
 
 
-def measured(result: Report) -> str:
+def measured(result: Mapping[str, Any]) -> str:
+    """Write seconds and memory of a measurement, or why there is none."""
     if "refused" in result:
         return f"refused: {result['refused']}"
     peak = result["peak_bytes"]

@@ -24,15 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from architectures_report import render
+from architectures_report import draw_chart, write_tables
 
 from sparsefield.cli import main as sparsefield
 from sparsefield.core.devices import autocast_type, choose_device
 from sparsefield.core.errors import InputError, unknown_name
 from sparsefield.core.files import write_text
-from sparsefield.evaluation.report import code_version
-from sparsefield.figures.comparison import plot_scores
-from sparsefield.figures.field import save_figure
+from sparsefield.core.version import code_version
+from sparsefield.evaluation.report import write_report
 from sparsefield.training.config import load_config
 from sparsefield.training.run import Run
 
@@ -119,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="rows at a time, one core each")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), metavar="ROW")
     parser.add_argument("--runs", type=Path, default=Path("runs/architectures"))
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--out", type=Path, default=ROOT, help="results and docs lie there")
     parser.add_argument("--report-only", "--figures-only", action="store_true")
     options = parser.parse_args(arguments)
     try:
@@ -147,7 +146,7 @@ def measure(options: argparse.Namespace) -> None:
     rows = {name: describe(name, budget, options.runs, comparison) for name in options.rows}
     results = {"minutes": options.minutes, "validation": Path(options.validation).name}
     results |= {"rows": rows, "comparison": comparison}
-    write_text(options.out / "architectures.json", json.dumps(results, indent=2) + "\n")
+    write_report(options.out / "results" / "architectures.json", results)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -376,17 +375,17 @@ def describe(
 
 
 def write_page(folder: Path) -> None:
-    """Write the page and the chart from the results, and from nothing else."""
-    file = folder / "architectures.json"
-    if not file.is_file():
-        raise InputError(f"no results at {file}; train first")
-    results = json.loads(file.read_text())
-    save_figure(plot_scores(results["comparison"]), images(folder) / "scores.png")
-    write_text(folder / "architectures.md", render(results))
+    """Write the chart, and the tables of the page where there is one, from the results alone."""
+    results, pages = folder / "results", folder / "docs" / "results"
+    if not (results / "architectures.json").is_file():
+        raise InputError(f"no results at {results / 'architectures.json'}; train first")
+    draw_chart(results, pages)
+    if (pages / "architectures.md").is_file():
+        write_tables(results, pages, check=False)
 
 
 def images(folder: Path) -> Path:
-    return folder / "images" / "architectures"
+    return folder / "docs" / "results" / "images" / "architectures"
 
 
 if __name__ == "__main__":

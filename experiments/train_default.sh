@@ -21,7 +21,7 @@ $bin/sparsefield train hybrid-flow "${sets[@]}" --run runs/default-32-flow \
 $bin/python experiments/bundle_model.py default runs/default-mean runs/default-scales runs/default-flow
 $bin/python experiments/bundle_model.py default-32 runs/default-mean runs/default-32-flow
 for model in default default-32; do
-    results="docs/results/$model.json" samples="docs/results/${model}_samples.json"
+    results="results/$model.json" samples="results/${model}_samples.json"
     $bin/sparsefield evaluate $model --data "$data/cifar10_lossless" --split validation \
         --json "$results"
     $bin/sparsefield evaluate $model --data "$data/cifar10_lossless" --split validation --limit 500 \
@@ -30,5 +30,5 @@ for model in default default-32; do
     $bin/python experiments/bundle_model.py $model --scores "$results" "$samples"
 done
 $bin/sparsefield superres default --data "$data/tiny_imagenet" --sizes 64 \
-    --json docs/results/superres_tiny_imagenet.json
+    --json results/superres_tiny_imagenet.json
 $bin/python experiments/update_readme.py

@@ -29,7 +29,7 @@ def test_a_report_has_every_size_with_baselines_and_the_truth_to_compare_with(cl
     assert list(report["sizes"]) == ["64", "96"]
     for part in report["sizes"].values():
         assert part["mean"].keys() >= MEAN | {f"{name}_ci" for name in MEAN}
-        baselines = {"bicubic", "bicubic_kept", "nearest", "linear"}
+        baselines = {"bicubic", "bicubic_consistent", "nearest", "linear"}
         assert part["baselines"].keys() == baselines
         assert part["spectrum"].keys() == {"truth", "mean"} | baselines
         assert part["artefact"].keys() == part["spectrum"].keys()
@@ -38,7 +38,7 @@ def test_a_report_has_every_size_with_baselines_and_the_truth_to_compare_with(cl
     assert said.count("on PSNR") + said.count("beats every baseline") == 2
 
 
-def test_draws_and_a_figure(cli, model):
+def test_samples_and_a_figure(cli, model):
     seen = cli(
         "superres", model, "--data", "large.npy", "--samples", 2, "--steps", 2,
         "--baselines", "nearest", "--json", "out.json", "--figure", "figures/out.png",

@@ -13,8 +13,8 @@ from sparsefield.evaluation.calibration import (
     FORECAST,
     LEVELS,
     average_sizes,
-    calibrate_draws,
     calibrate_gaussian,
+    calibrate_samples,
     calibration_tables,
     distance_in_cells,
     pool,
@@ -50,7 +50,7 @@ def as_arrays(scores):
 def calibrate(world, factor=1.0):
     draws, mean, truth, missing, distance, _ = world
     return as_arrays(
-        calibrate_draws(mean + factor * (draws - mean), mean, truth, missing, distance)
+        calibrate_samples(mean + factor * (draws - mean), mean, truth, missing, distance)
     )
 
 
@@ -64,17 +64,17 @@ def test_draws_from_the_posterior_are_calibrated(world):
     for name in LEVELS:
         assert scores[name].mean() == pytest.approx(levels[f"{name}_level"], abs=0.01)
     tables = calibration_tables(scores)
-    for row in tables["averages"]:
-        assert row["ratio"] == pytest.approx(row["expected"], rel=0.03)
-        assert row["ratio_ci"][0] < row["ratio"] < row["ratio_ci"][1]
-    assert [row["draws"] for row in tables["averages"]] == [1, 2, 4, 7]
+    for row in tables.averages:
+        assert row.ratio.value == pytest.approx(row.expected, rel=0.03)
+        assert row.ratio.low < row.ratio.value < row.ratio.high
+    assert [row.samples for row in tables.averages] == [1, 2, 4, 7]
     values = int(world[3].sum()) * C
-    assert sum(tables["ranks"]) == pytest.approx(values)
-    np.testing.assert_allclose(tables["ranks"], values / (S + 1), rtol=0.06)
-    for row in tables["by_distance"]:
-        if row["points"] > 500:
-            assert row["rmse"] == pytest.approx(row["spread"], rel=0.06)
-            assert row["coverage90"] == pytest.approx((S - 1) / (S + 1), abs=0.03)
+    assert sum(tables.ranks) == pytest.approx(values)
+    np.testing.assert_allclose(tables.ranks, values / (S + 1), rtol=0.06)
+    for row in tables.by_distance:
+        if row.points > 500:
+            assert row.rmse == pytest.approx(row.std, rel=0.06)
+            assert row.coverage90 == pytest.approx((S - 1) / (S + 1), abs=0.03)
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
@@ -85,18 +85,18 @@ def test_draws_too_narrow_or_too_wide_are_told_by_every_score(world, factor):
     assert sign * (pool("spread_skill", scores["spread_skill"]) - 1) > 0.2
     assert sign * (scores["coverage50"].mean() - 0.5) > 0.1
     tables = calibration_tables(scores)
-    assert sign * (tables["averages"][0]["ratio"] - 2) > 0.5
-    outer = tables["ranks"][0] + tables["ranks"][-1]
-    assert sign * (2 / (S + 1) - outer / sum(tables["ranks"])) > 0.05
-    near = tables["by_distance"][0]
-    assert near["spread"] == pytest.approx(factor * near["rmse"], rel=0.05)
+    assert sign * (tables.averages[0].ratio.value - 2) > 0.5
+    outer = tables.ranks[0] + tables.ranks[-1]
+    assert sign * (2 / (S + 1) - outer / sum(tables.ranks)) > 0.05
+    near = tables.by_distance[0]
+    assert near.std == pytest.approx(factor * near.rmse, rel=0.05)
 
 
 def test_pooled_ratios_are_not_ruled_by_fields_on_which_the_mean_is_lucky(world):
     draws, mean, truth, *rest, _ = world
     truth = truth.clone()
     truth[0] = mean[0] + 1e-4
-    scores = as_arrays(calibrate_draws(draws, mean, truth, *rest))
+    scores = as_arrays(calibrate_samples(draws, mean, truth, *rest))
     assert pool("delta_cal", scores["delta_cal"]) == pytest.approx(1, abs=0.06)
     assert scores["delta_cal_per_field"].mean() > 1e4
 
@@ -113,12 +113,12 @@ def test_distances_are_those_of_cells_and_rounding_moves_no_point_between_bins(w
 
 def test_sums_by_distance_hold_every_unobserved_point_once(world):
     scores = calibrate(world)
-    rows = calibration_tables(scores)["by_distance"]
-    assert sum(row["points"] for row in rows) == int(world[3].sum())
-    total = sum(row["points"] * row["rmse"] ** 2 for row in rows) / int(world[3].sum())
+    rows = calibration_tables(scores).by_distance
+    assert sum(row.points for row in rows) == int(world[3].sum())
+    total = sum(row.points * row.rmse**2 for row in rows) / int(world[3].sum())
     assert total == pytest.approx(scores["mse_mean"].mean())
     for row in rows:
-        assert row["from"] < row["distance"] < (row["to"] or math.inf)
+        assert row.low < row.distance < row.high
 
 
 def test_a_gaussian_forecast_is_scored_as_its_draws_are(world):
@@ -130,17 +130,17 @@ def test_a_gaussian_forecast_is_scored_as_its_draws_are(world):
         assert scores[name].mean() == pytest.approx(level, abs=0.01)
     drawn = calibrate(world)
     np.testing.assert_array_equal(scores["mse_mean"], drawn["mse_mean"])
-    ours, theirs = (calibration_tables(x)["by_distance"] for x in (scores, drawn))
-    assert [row["rmse"] for row in ours] == [row["rmse"] for row in theirs]
-    assert ours[0]["spread"] == pytest.approx(theirs[0]["spread"], rel=0.03)
-    assert "ranks" not in calibration_tables(scores)
+    ours, theirs = (calibration_tables(x).by_distance for x in (scores, drawn))
+    assert [row.rmse for row in ours] == [row.rmse for row in theirs]
+    assert ours[0].std == pytest.approx(theirs[0].std, rel=0.03)
+    assert calibration_tables(scores).ranks is None
     assert reached_levels(scores) == {}
 
 
 def test_fields_observed_everywhere_have_no_calibration(world):
     draws, mean, truth, missing, distance, _ = world
-    scores = calibrate_draws(draws, mean, truth, torch.zeros_like(missing), distance)
-    assert calibration_tables(as_arrays(scores)) == {}
+    scores = calibrate_samples(draws, mean, truth, torch.zeros_like(missing), distance)
+    assert calibration_tables(as_arrays(scores)) is None
 
 
 def test_averages_double_up_to_all_draws():

@@ -12,11 +12,13 @@ from sparsefield.data.dataset import FieldDataset
 from sparsefield.data.masks import observed_indices
 from sparsefield.data.synthetic import wave_images
 from sparsefield.evaluation import superres
-from sparsefield.evaluation.comparison import Drawing
-from sparsefield.evaluation.protocol import Protocol
+from sparsefield.evaluation.predictors import ModelMean, SamplingConfig
+from sparsefield.evaluation.run import Result
+from sparsefield.evaluation.scorers import score_field
+from sparsefield.evaluation.serialise import flatten
 from sparsefield.evaluation.superres import (
     BICUBIC,
-    BICUBIC_KEPT,
+    BICUBIC_CONSISTENT,
     Enlargement,
     SizeResult,
     choose_scattered_baselines,
@@ -24,10 +26,10 @@ from sparsefield.evaluation.superres import (
     evaluate_fine_baselines,
     evaluate_size,
     open_enlargements,
-    score_fine,
     spectra,
     superres_report,
 )
+from sparsefield.evaluation.task import Protocol
 from sparsefield.flow.backbone import Backbone, Claims
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import ModelSpec
@@ -35,7 +37,7 @@ from sparsefield.inference.model import Model
 
 N, SIDE, C = 4, 8, 3
 PROTOCOL = Protocol(density=0.3, seed=3)
-NO_DRAWS = Drawing()
+NO_SAMPLES = SamplingConfig()
 
 
 class Oracle(Backbone):
@@ -94,24 +96,21 @@ def test_missing_are_the_fine_cells_outside_observed_coarse_ones(factor):
 def test_truth_itself_scores_perfectly():
     enlargement = make_enlargement(3)
     task = enlargement.task(range(N))
-    scores = score_fine(task.truth, task, enlargement)
+    scores = score_field(task.truth, task)
     assert (scores["psnr"] == np.inf).all()
     assert (scores["psnr_missing"] == np.inf).all()
     np.testing.assert_allclose(scores["ssim"], 1)
-    truth = spectra(task.truth, enlargement)
-    for name in truth:
-        np.testing.assert_array_equal(scores[name], truth[name])
 
 
 def test_perfect_oracle_scores_perfectly_through_the_whole_path():
     enlargement = make_enlargement(2)
     model = make_model(enlargement)
-    result = evaluate_size(model, enlargement, Drawing(2, "heun", 3))
-    assert (result.mean["psnr"] > 120).all()
-    assert (result.samples["psnr"] > 100).all()
-    np.testing.assert_allclose(result.mean["ssim"], 1, atol=1e-6)
+    result = evaluate_size(model, enlargement, SamplingConfig(2, "heun", 3))
+    assert (result.mean.scores["psnr"] > 120).all()
+    assert (result.samples.scores["psnr"] > 100).all()
+    np.testing.assert_allclose(result.mean.scores["ssim"], 1, atol=1e-6)
     assert result.nfe == 1 + 2 * 5
-    report = result.to_dict()
+    report = flatten(result.report())
     assert report["detail"]["mean"] == pytest.approx(1)
     assert report["artefact"]["mean"] == pytest.approx(report["artefact"]["truth"])
     low, high = report["artefact_excess"]["mean"]["artefact_ci"]
@@ -126,8 +125,9 @@ def test_perfect_oracle_scores_perfectly_through_the_whole_path():
 
 def test_a_smooth_truth_has_no_detail_to_compare_with():
     enlargement = Enlargement(wave_images(2, 32), wave_images(2, 64), PROTOCOL)
-    truth = spectra(enlargement.task([0, 1]).truth, enlargement)
-    report = SizeResult(32, truth, truth).to_dict()
+    task = enlargement.task([0, 1])
+    truth = spectra(task.truth, task)
+    report = flatten(SizeResult(32, truth, Result(truth)).report())
     assert "detail" not in report
     assert report["artefact"]["mean"] > 0
 
@@ -139,7 +139,7 @@ def test_where_centres_coincide_the_coarse_value_stays():
     shared = offset < 1e-5
     assert int(shared.sum()) == task.obs.count
     model = make_model(enlargement)
-    mean = task.mean(model)
+    mean = ModelMean(model)(task).mean
     wrong = (mean - task.truth)[0].abs().amax(-1) > 1e-4
     assert torch.equal(wrong, shared)
 
@@ -149,21 +149,23 @@ def test_scores_of_a_field_depend_neither_on_batches_nor_on_other_fields(monkeyp
     first = Enlargement(
         *(x.subset([0, 1]) for x in (enlargement.coarse, enlargement.fine)), PROTOCOL
     )
-    model, drawing = make_model(enlargement, error=0.3), Drawing(2, "euler", 2)
-    whole = evaluate_size(model, enlargement, drawing)
+    model, config = make_model(enlargement, error=0.3), SamplingConfig(2, "euler", 2)
+    whole = evaluate_size(model, enlargement, config)
     monkeypatch.setattr(superres, "POINTS_AT_ONCE", 1)
-    parts = [evaluate_size(model, x, drawing) for x in (enlargement, first)]
+    parts = [evaluate_size(model, x, config) for x in (enlargement, first)]
     for part in parts:
-        for scores, expected in ((part.mean, whole.mean), (part.samples, whole.samples)):
-            assert scores.keys() == expected.keys()
-            for name, values in scores.items():
-                np.testing.assert_allclose(values, expected[name][: len(values)], rtol=1e-4)
+        for found, expected in ((part.mean, whole.mean), (part.samples, whole.samples)):
+            assert found.scores.keys() == expected.scores.keys()
+            for name, values in found.scores.items():
+                others = expected.scores[name][: len(values)]
+                np.testing.assert_allclose(values, others, rtol=1e-4)
 
 
-def test_draws_can_be_limited_to_the_first_fields():
+def test_samples_can_be_limited_to_the_first_fields():
     enlargement = make_enlargement(2)
-    result = evaluate_size(make_model(enlargement, 0.1), enlargement, Drawing(2, "euler", 2, 3))
-    assert len(result.samples["crps"]) == result.to_dict()["samples"]["n"] == 3
+    config = SamplingConfig(2, "euler", 2, limit=3)
+    result = evaluate_size(make_model(enlargement, 0.1), enlargement, config)
+    assert len(result.samples.scores["crps"]) == result.report().samples.sampling.n == 3
 
 
 def test_baselines_interpolate_the_same_points():
@@ -171,9 +173,9 @@ def test_baselines_interpolate_the_same_points():
     scores = evaluate_fine_baselines(enlargement, ["nearest", "kriging"], processes=1)
     task = enlargement.task([1])
     nearest = torch.cdist(task.coords[0].double(), task.obs.coords[0].double()).argmin(1)
-    expected = score_fine(task.obs.values[:, nearest], task, enlargement)
-    assert scores["nearest"]["mae"][1] == pytest.approx(expected["mae"][0], rel=0.1)  # ties
-    assert scores["kriging"]["crps"].shape == (N,)
+    expected = score_field(task.obs.values[:, nearest], task)
+    assert scores["nearest"].scores["mae"][1] == pytest.approx(expected["mae"][0], rel=0.1)  # ties
+    assert scores["kriging"].scores["crps"].shape == (N,)
 
 
 def test_baselines_that_need_the_observations_cells_are_refused():
@@ -195,13 +197,13 @@ def test_enlarging_keeps_what_is_linear_and_does_nothing_to_the_same_size():
 def test_a_report_is_json_with_everything_by_size():
     enlargement = make_enlargement(2)
     model = make_model(enlargement, 0.1)
-    result = evaluate_size(model, enlargement, NO_DRAWS)
+    result = evaluate_size(model, enlargement, NO_SAMPLES)
     result.baselines |= evaluate_fine_baselines(enlargement, ["nearest"], processes=1)
-    report = json.loads(json.dumps(superres_report(model, enlargement, {16: result})))
+    report = json.loads(json.dumps(flatten(superres_report(model, enlargement, {16: result}))))
     assert {"model", "data", "n", "density", "seed", "device", "commit"} <= report.keys()
     part = report["sizes"]["16"]
-    assert part["baselines"].keys() == {BICUBIC, BICUBIC_KEPT, "nearest"}
-    assert part["spectrum"].keys() == {"truth", "mean", BICUBIC, BICUBIC_KEPT, "nearest"}
+    assert part["baselines"].keys() == {BICUBIC, BICUBIC_CONSISTENT, "nearest"}
+    assert part["spectrum"].keys() == {"truth", "mean", BICUBIC, BICUBIC_CONSISTENT, "nearest"}
     assert part["artefact"].keys() == part["spectrum"].keys()
     for name, excess in part["artefact_excess"].items():
         expected = part["artefact"][name] - part["artefact"]["truth"]
@@ -216,7 +218,7 @@ def test_a_report_is_json_with_everything_by_size():
 def test_constant_fields_have_no_energy_to_compare_with():
     fine = FieldDataset(np.full((N, 16, 16, C), 7, np.uint8))
     enlargement = Enlargement(fine.resized((SIDE, SIDE)), fine, PROTOCOL)
-    result = evaluate_size(make_model(enlargement), enlargement, NO_DRAWS).to_dict()
+    result = flatten(evaluate_size(make_model(enlargement), enlargement, NO_SAMPLES).report())
     assert "detail" not in result
     assert json.dumps(result)
 

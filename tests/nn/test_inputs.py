@@ -1,4 +1,4 @@
-"""What functions with kernels of their own demand of tensors: one device, real, shapes that fit."""
+"""What functions with kernels of their own demand of tensors: one device, real, fitting shapes."""
 
 import pytest
 import torch

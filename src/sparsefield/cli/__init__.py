@@ -59,9 +59,12 @@ def _run(arguments: list[str]) -> int:
         raise unknown_name("command", name, list(COMMANDS))
     import tyro
 
+    from sparsefield.cli.options import renew_words
+
     _show_remarks()
     module = importlib.import_module(f"sparsefield.cli.{COMMANDS[name][0]}")
     config = (tyro.conf.FlagCreatePairsOff,)
+    rest = renew_words(name, rest)
     code = tyro.cli(module.command, args=rest, prog=f"sparsefield {name}", config=config)
     return int(code or 0)
 

@@ -10,18 +10,18 @@ from tyro.conf import arg
 from sparsefield.cli import options
 from sparsefield.cli.figures import need_matplotlib, write_figure
 from sparsefield.cli.progress import count_fields, duration
-from sparsefield.cli.tables import score_table
+from sparsefield.cli.tables import FORMATS, score_table
 from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sparsefield.data.dataset import FieldDataset
-    from sparsefield.evaluation.protocol import Task
+    from sparsefield.evaluation.task import Task
+    from sparsefield.figures.field import DemoRow
     from sparsefield.inference.reconstruction import Reconstruction
 
 BASELINES = ("nearest", "linear", "tps", "kriging")
-DRAWN_BASELINE = "tps"
+SHOWN_BASELINE = "tps"
+COLUMNS = ("psnr", "psnr_missing", "ssim")
 
 
 def command(
@@ -35,7 +35,7 @@ def command(
         out: Folder for the figure, reconstruction.png.
     """
     from sparsefield.data.photographs import PHOTOGRAPHS, photographs
-    from sparsefield.evaluation.protocol import Protocol, make_task
+    from sparsefield.evaluation.task import Protocol, make_task
     from sparsefield.figures.field import plot_demo
 
     if samples < 2:
@@ -48,10 +48,8 @@ def command(
     size = " x ".join(map(str, photos.shape))
     print(f"{len(photos)} photographs of {size} pixels, 80 % of them hidden; means:")
     rich.print(score_table(_scores(model, fields, photos, task)))
-    truth = task.truth.unflatten(1, task.shape).numpy()
-    figure = plot_demo(truth, fields, _interpolate(task), "thin-plate spline", list(PHOTOGRAPHS))
-    path = out / "reconstruction.png"
-    write_figure(figure, path)
+    figure = plot_demo(_rows(photos, task, fields, list(PHOTOGRAPHS)), "thin-plate spline")
+    write_figure(figure, out / "reconstruction.png")
     print(f"{duration(time.monotonic() - start)} in all")
     return 0
 
@@ -72,30 +70,38 @@ def _reconstruct(name: str, task: "Task", samples: int) -> "list[Reconstruction]
 
 def _scores(
     name: str, fields: "list[Reconstruction]", photos: "FieldDataset", task: "Task"
-) -> dict[str, dict[str, float]]:
-    """Return the mean scores of the model's mean, of one draw, and of the baselines."""
+) -> dict[str, dict[str, str]]:
+    """Return the mean scores of the model's mean, of one sample, and of the baselines."""
     import torch
 
-    from sparsefield.evaluation.baseline_scores import evaluate_baselines
-    from sparsefield.evaluation.protocol import Protocol, score
+    from sparsefield.evaluation.methods import evaluate_baselines
+    from sparsefield.evaluation.scorers import score_field
+    from sparsefield.evaluation.task import Protocol
 
     means = torch.stack([field.mean for field in fields])
-    draws = torch.stack([field.samples[0] for field in fields if field.samples is not None])
-    rows = {f"{name}, mean": score(means, task), f"{name}, one sample": score(draws, task)}
-    rows |= evaluate_baselines(photos, Protocol(), BASELINES, processes=1)
-    kept = ("psnr", "psnr_missing", "ssim")
-    return {row: {k: float(scores[k].mean()) for k in kept} for row, scores in rows.items()}
+    samples = torch.stack([field.samples[0] for field in fields if field.samples is not None])
+    rows = {f"{name}, mean": score_field(means, task)}
+    rows[f"{name}, one sample"] = score_field(samples, task)
+    baselines = evaluate_baselines(photos, Protocol(), BASELINES, processes=1)
+    rows |= {baseline: result.scores for baseline, result in baselines.items()}
+    return {
+        row: {column: format(scores[column].mean(), FORMATS[column]) for column in COLUMNS}
+        for row, scores in rows.items()
+    }
 
 
-def _interpolate(task: "Task") -> "np.ndarray":
-    """Return the photographs as the strongest baseline sees them, shape (B, H, W, C)."""
-    import numpy as np
+def _rows(
+    photos: "FieldDataset", task: "Task", fields: "list[Reconstruction]", names: list[str]
+) -> "list[DemoRow]":
+    """Return the photographs as they are, and as the strongest baseline and the model see them."""
+    from sparsefield.evaluation.predictors import Baseline
+    from sparsefield.figures.field import DemoRow
 
-    from sparsefield.baselines.interpolators import reconstruct_baseline
-
-    grid = task.coords[0].numpy()
-    means = [
-        reconstruct_baseline(DRAWN_BASELINE, coords.numpy(), values.numpy(), grid).mean
-        for coords, values in zip(task.obs.coords, task.obs.values, strict=True)
-    ]
-    return np.stack(means).clip(0, 1).astype(np.float32).reshape(len(means), *task.shape, -1)
+    truth = task.images(task.truth).numpy()
+    baseline = task.images(Baseline(SHOWN_BASELINE, photos.normalizer)(task).mean).numpy()
+    rows = []
+    for name, real, classical, field in zip(names, truth, baseline, fields, strict=True):
+        assert field.samples is not None and field.std is not None
+        shown = (field.mean, field.samples[0], field.std)
+        rows.append(DemoRow(name, real, field.obs, classical, *shown))
+    return rows

@@ -31,7 +31,7 @@ def need_matplotlib(option: str) -> None:
 
 def write_figure(figure: "Figure", path: Path) -> None:
     """Write a figure and say where it is."""
-    from sparsefield.figures.field import save_figure
+    from sparsefield.figures.panels import save_figure
 
     save_figure(figure, path)
     print(path)

@@ -1,7 +1,7 @@
 """sparsefield superres: score a model against real truth, finer than what it observes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from tyro.conf import Positional, arg
@@ -9,12 +9,17 @@ from tyro.conf import Positional, arg
 from sparsefield.cli import options
 from sparsefield.cli.figures import check_figure, write_figure
 from sparsefield.cli.progress import count_fields, duration
-from sparsefield.cli.tables import score_table
+from sparsefield.cli.tables import FORMATS, numbers, score_table
 from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
-    from sparsefield.evaluation.comparison import Drawing
-    from sparsefield.evaluation.superres import Enlargement, SizeResult
+    from sparsefield.evaluation.predictors import SamplingConfig
+    from sparsefield.evaluation.superres import (
+        Enlargement,
+        SizeReport,
+        SizeResult,
+        SuperresReport,
+    )
     from sparsefield.inference.model import Model
 
 FIGURE_FIELDS = 3
@@ -22,16 +27,11 @@ FIGURE_FIELDS = 3
 
 def command(
     model: Annotated[Positional[str], arg(metavar="NAME|PATH")],
-    data: Annotated[str, arg(metavar="D")],
+    masks: options.MaskOptions,
     sizes: Annotated[tuple[int, ...], arg(metavar="N ...")] = (64,),
-    split: options.Split = "validation",
-    limit: options.Limit = None,
-    density: options.Density = 0.2,
-    seed: options.Seed = 0,
-    samples: options.Samples = 0,
-    sampler: options.SamplerName = options.DEFAULT_SAMPLER,
-    steps: options.Steps = 10,
-    baselines: Annotated[str, arg(metavar="all|none|NAMES")] = "all",
+    *,
+    sampling: options.SamplingOptions = options.NO_SAMPLES,
+    baselines: options.Baselines = "all",
     chunk: options.Chunk = None,
     device: options.Device = "auto",
     json: options.JsonFile = None,
@@ -45,62 +45,47 @@ def command(
     is the finest.
 
     Beside the baselines that interpolate the same points stand 'bicubic', the model's own 32 x 32
-    mean, enlarged, and 'bicubic_kept', moved so that parts of an observed cell have its mean.
+    mean, enlarged, and 'bicubic_consistent', moved so that the parts of an observed cell have its
+    mean.
 
     Args:
         model: A bundled model, a run folder or a checkpoint.
-        data: Where the truth comes from.
         sizes: Cells per axis of the truth, multiples of 32.
-        baselines: all, none, or names with commas between, such as tps,kriging.
         figure: Write a figure of some fields at the largest size, and of all spectra.
     """
     from sparsefield.core.devices import choose_device
-    from sparsefield.evaluation.comparison import Drawing
-    from sparsefield.evaluation.protocol import Protocol, check_fit
     from sparsefield.evaluation.report import write_report
     from sparsefield.evaluation.superres import (
         choose_scattered_baselines,
         open_enlargements,
         superres_report,
     )
+    from sparsefield.evaluation.task import check_fit
     from sparsefield.inference.model import load
 
-    drawing = Drawing(samples, sampler, steps)
-    _check(sizes, drawing, figure)
+    config = sampling.config()
+    if not sizes:
+        raise InputError("--sizes needs at least one number, such as 64")
+    check_figure(figure)
     names = choose_scattered_baselines(baselines)
     loaded = load(model, choose_device(device))
-    protocol = Protocol(density, seed, split)
-    enlargements = open_enlargements(data, sorted(set(sizes)), protocol, limit)
-    check_fit(loaded, enlargements[0].fine)
-    results = {x.size: _measure(loaded, x, drawing, names, chunk) for x in enlargements}
-    report = superres_report(loaded, enlargements[0], results)
+    every = open_enlargements(masks.data, sorted(set(sizes)), masks.protocol(), masks.limit)
+    check_fit(loaded, every[0].fine)
+    results = {x.size: _measure(loaded, x, config, names=names, chunk=chunk) for x in every}
+    report = superres_report(loaded, every[0], results)
     _show(report)
     if json is not None:
         write_report(json, report)
     if figure is not None:
-        _draw(figure, loaded, enlargements[-1], names, report)
+        _save_figure(figure, loaded, every[-1], report=report, names=names)
     return 0
-
-
-def _check(sizes: tuple[int, ...], drawing: "Drawing", figure: Path | None) -> None:
-    """Refuse before the work what could not be finished after it."""
-    from sparsefield.samplers import build_sampler
-
-    if not sizes:
-        raise InputError("--sizes needs at least one number, such as 64")
-    if drawing.draws == 1 or drawing.draws < 0:
-        raise InputError(
-            f"a spread needs at least 2 samples; --samples {drawing.draws} gives none"
-        )
-    if drawing.draws:
-        build_sampler(drawing.sampler, drawing.steps)
-    check_figure(figure)
 
 
 def _measure(
     model: "Model",
     enlargement: "Enlargement",
-    drawing: "Drawing",
+    config: "SamplingConfig",
+    *,
     names: list[str],
     chunk: int | None,
 ) -> "SizeResult":
@@ -110,70 +95,71 @@ def _measure(
 
     count, size = len(enlargement), enlargement.size
     at_a_time = bounded_chunk(model, enlargement.coarse.points) if chunk is None else chunk
-    with count_fields(f"{size}", count + drawing.fields(count)) as progress:
-        result = evaluate_size(model, enlargement, drawing, at_a_time, progress)
+    with count_fields(f"{size}", count + config.count(count)) as progress:
+        result = evaluate_size(model, enlargement, config, chunk=at_a_time, progress=progress)
     if names:
         with count_fields(f"{size} baselines", count) as progress:
-            result.baselines |= evaluate_fine_baselines(enlargement, names, progress)
+            found = evaluate_fine_baselines(enlargement, names, progress=progress)
+            result.baselines |= found
     return result
 
 
-def _show(report: dict[str, Any]) -> None:
-    from sparsefield.evaluation.report import verdict
-
-    console = Console()
-    side = report["observed"]
+def _show(report: "SuperresReport") -> None:
+    console, head, side = Console(highlight=False), report.head, report.observed
     console.print(
-        f"{report['n']} fields of {report['data']}, {report['split']} masks of seed "
-        f"{report['seed']}, {report['density']:.0%} of {side} x {side} cells observed",
-        highlight=False,
+        f"{head.n} fields of {head.data}, {head.split} masks of seed "
+        f"{head.seed}, {head.density:.0%} of {side} x {side} cells observed"
     )
-    for size, part in report["sizes"].items():
-        console.print(f"\n{size} x {size}", style="bold", highlight=False)
-        console.print(score_table(_rows(report["model"], part)))
-        if "samples" in part:
-            drawn = part["samples"]
-            console.print(
-                f"{drawn['draws']} draws: psnr {drawn['psnr']:.3f}, crps {drawn['crps']:.3f}"
-            )
-        console.print(verdict({"model": report["model"]} | part), highlight=False)
+    for size, part in report.sizes.items():
+        console.print(f"\n{size} x {size}", style="bold")
+        _show_size(console, str(head.model), part)
     console.print(
         f"\nbicubic: the model's own {side} x {side} mean, enlarged; detail: energy beyond "
         f"{side // 2} cycles per image over the truth's; artefact: energy at the frequencies of "
-        f"the {side}-grid over that beside them, 1 without artefacts",
-        highlight=False,
+        f"the {side}-grid over that beside them, 1 without artefacts"
     )
-    console.print(f"{duration(report['seconds'])} on {report['device']}", highlight=False)
+    console.print(f"{duration(report.seconds)} on {head.device}")
 
 
-def _rows(model: str, part: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _show_size(console: Console, model: str, part: "SizeReport") -> None:
+    from sparsefield.evaluation.comparison import best_baseline
+
+    console.print(score_table(_rows(model, part)))
+    if samples := part.samples:
+        assert samples.sampling is not None, "samples say how they were made"
+        scores = f"psnr {samples['psnr'].value:.3f}, crps {samples['crps'].value:.3f}"
+        console.print(f"{samples.sampling.samples} samples: {scores}")
+    console.print(best_baseline(model, part.mean, part.baselines))
+
+
+def _rows(model: str, part: "SizeReport") -> dict[str, dict[str, str]]:
     """Return one row per method, and the truth's artefact score to compare with."""
-    scores = {"mean": part["mean"], **part["baselines"]}
-    rows = {}
-    for name, row in scores.items():
-        found = {key: part.get(key, {}).get(name) for key in ("detail", "artefact")}
-        extra = {key: ratio for key, ratio in found.items() if ratio is not None}
-        rows[model if name == "mean" else name] = row | extra
-    truth = part.get("artefact", {}).get("truth")
-    return rows if truth is None else rows | {"truth": {"artefact": truth}}
+    extras = {"detail": part.detail or {}, "artefact": part.artefact}
+
+    def cells(name: str) -> dict[str, str]:
+        found = {key: ratios[name] for key, ratios in extras.items() if name in ratios}
+        return {key: format(ratio, FORMATS[key]) for key, ratio in found.items()}
+
+    rows = {model: numbers(part.mean) | cells("mean")}
+    rows |= {name: numbers(row) | cells(name) for name, row in part.baselines.items()}
+    if "truth" in part.artefact:
+        rows["truth"] = {"artefact": format(part.artefact["truth"], FORMATS["artefact"])}
+    return rows
 
 
-def _draw(
+def _save_figure(
     path: Path,
     model: "Model",
     enlargement: "Enlargement",
+    *,
+    report: "SuperresReport",
     names: list[str],
-    report: dict[str, Any],
 ) -> None:
     """Write a figure of the first fields at the largest size, and of the spectra at all sizes."""
-    from sparsefield.evaluation.comparison import baseline_fields
-    from sparsefield.evaluation.superres import BICUBIC, enlarged_means
-    from sparsefield.figures.superres import plot_superres
+    from sparsefield.evaluation.charts import superres_figure
     from sparsefield.inference.model import bounded_chunk
 
     items = range(min(FIGURE_FIELDS, len(enlargement)))
-    task, chunk = enlargement.task(items), bounded_chunk(model, enlargement.coarse.points)
-    fields = {name: baseline_fields(name, task, enlargement.fine) for name in names}
-    fields[BICUBIC] = enlarged_means(model, enlargement, items)[BICUBIC]
-    fields["mean"] = task.mean(model, chunk)
-    write_figure(plot_superres(enlargement, items, fields, report), path)
+    chunk = bounded_chunk(model, enlargement.coarse.points)
+    figure = superres_figure(model, enlargement, report, items=items, baselines=names, chunk=chunk)
+    write_figure(figure, path)

@@ -1,9 +1,13 @@
-"""The table of scores that evaluations print."""
+"""The tables of scores that evaluations print."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from sparsefield.evaluation.report import Summary
+    from sparsefield.evaluation.samplers import SamplerComparison, SamplerRow
 
 FORMATS = {
     "psnr": ".2f",
@@ -15,53 +19,70 @@ FORMATS = {
     "artefact": ".2f",
     "seconds": ".1f",
 }
-
-
-# Score of draws -> title, format.
+# Score of samples -> title, format, factor.
 SAMPLER_COLUMNS = {
-    "psnr": ("PSNR of one draw", ".2f"),
-    "crps": ("CRPS", ".4f"),
-    "speckle": ("speckle, 1e-6", ".0f"),
-    "coverage90": ("90 % coverage", ".3f"),
+    "psnr": ("PSNR of one sample", ".2f", 1),
+    "crps": ("CRPS", ".4f", 1),
+    "speckle": ("residual energy, 1e-6", ".0f", 1e6),
+    "coverage90": ("90 % coverage", ".3f", 1),
 }
 
 
-def sampler_table(report: Mapping[str, Any]) -> Table:
+def new_table(*titles: str) -> Table:
+    """Return a table of a name and of numbers."""
+    table = Table("", box=None)
+    for title in titles:
+        table.add_column(title, justify="right")
+    return table
+
+
+def sampler_table(report: "SamplerComparison") -> Table:
     """Return a table of samplers, with marks where they differ from the first significantly."""
     table = Table("", "evaluations", box=None)
-    for title, _ in SAMPLER_COLUMNS.values():
+    for title, *_ in SAMPLER_COLUMNS.values():
         table.add_column(title, justify="right")
-    for row in report["rows"]:
-        cells = [_marked(row, name, form) for name, (_, form) in SAMPLER_COLUMNS.items()]
-        table.add_row(row["sampler"], str(row["nfe"]), *cells)
-    table.caption = f"* differs from {report['rows'][0]['sampler']}: paired, 5 % for all together"
+    for row in report.rows:
+        table.add_row(row.sampler, str(row.nfe), *(_marked(row, name) for name in SAMPLER_COLUMNS))
+    table.caption = f"* differs from {report.rows[0].sampler}: paired, 5 % for all together"
     return table
 
 
-def _marked(row: Mapping[str, Any], name: str, form: str) -> str:
-    if name not in row:
+def _marked(row: "SamplerRow", name: str) -> str:
+    score = row.scores.get(name)
+    if score is None:
         return ""
-    value = 1e6 * row[name] if name == "speckle" else row[name]
-    mark = " *" if row["differences"].get(f"{name}_significant") else "  "
-    return format(value, form) + mark
+    difference = row.differences.get(name) if row.differences else None
+    _, form, factor = SAMPLER_COLUMNS[name]
+    mark = " *" if difference and difference.significant else "  "
+    return format(factor * score.value, form) + mark
 
 
-def score_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+def numbers(summary: "Summary") -> dict[str, str]:
+    """Return what a table shows of a summary, by column."""
+    cells = {
+        name: format(score.value, FORMATS[name])
+        for name, score in summary.estimates.items()
+        if name in FORMATS
+    }
+    if "psnr" in summary:
+        cells["psnr"] += f" ± {(summary['psnr'].high - summary['psnr'].low) / 2:.2f}"
+    if summary.seconds is not None:
+        cells["seconds"] = format(summary.seconds, FORMATS["seconds"])
+    return cells
+
+
+def score_table(rows: Mapping[str, Mapping[str, str]]) -> Table:
     """Return a table of one row per method, with the columns of FORMATS that any row has."""
     columns = [name for name in FORMATS if any(name in row for row in rows.values())]
-    table = Table("", box=None)
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
+    table = new_table(*(name.replace("_", " ") for name in columns))
     for name, row in rows.items():
-        table.add_row(name, *(_cell(row, column) for column in columns))
+        table.add_row(name, *(row.get(column, "") for column in columns))
     return table
 
 
-def _cell(row: Mapping[str, Any], column: str) -> str:
-    if column not in row:
-        return ""
-    text = format(row[column], FORMATS[column])
-    if column != "psnr" or "psnr_ci" not in row:
-        return text
-    low, high = row["psnr_ci"]
-    return f"{text} ± {(high - low) / 2:.2f}"
+def score_cells(
+    summary: "Summary | None", columns: Mapping[str, tuple[str, str]]
+) -> Sequence[str]:
+    """Return a cell per column, of title -> (score, format); empty for what does not exist."""
+    found = [(summary.get(s) if summary else None, form) for s, form in columns.values()]
+    return ["" if score is None else format(score.value, form) for score, form in found]

@@ -1,149 +1,149 @@
-"""The result of an evaluation as the JSON that is published."""
+"""Typed results: what was measured, and scores over all items."""
 
-import json
 import math
-import subprocess
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import sparsefield
 from sparsefield.core.files import write_text
+from sparsefield.core.version import code_version
+from sparsefield.data.dataset import FieldDataset
 from sparsefield.evaluation.calibration import (
     POOLED,
     TABLES,
+    Calibration,
     calibration_tables,
     pool,
     reached_levels,
 )
-from sparsefield.evaluation.protocol import Protocol, Scores
-from sparsefield.metrics import bootstrap_interval
+from sparsefield.evaluation.predictors import SamplingConfig
+from sparsefield.evaluation.scorers import Scores
+from sparsefield.evaluation.serialise import INLINE, flatten, tidy
+from sparsefield.evaluation.task import Protocol
+from sparsefield.metrics.statistics import Estimate, estimate
 
 
-@dataclass
-class Evaluation:
-    """Scores per field, and what they were measured on.
+@dataclass(frozen=True)
+class Head:
+    """What every report says of how it was measured.
+
+    Attributes:
+        data: Name of the data set.
+        n: Number of items.
+        density: Observed fraction.
+        split: Split whose masks were used.
+        seed: Seed of masks and noise.
+        device: Where models ran.
+        commit: Version of the code.
+        model: Name of the model, where there is one.
+    """
+
+    data: str
+    n: int
+    density: float
+    split: str
+    seed: int
+    device: str
+    commit: str
+    model: str | None = None
+
+
+def head(
+    data: FieldDataset, protocol: Protocol, device: object = "cpu", *, model: str | None = None
+) -> Head:
+    """Return the head of a report on a data set."""
+    where = (protocol.density, protocol.split, protocol.seed, str(device))
+    return Head(data.name, len(data), *where, code_version(), model)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the scored samples were made; a Gaussian forecast has `n` alone.
+
+    Attributes:
+        n: Number of items.
+        samples: Samples per item.
+        sampler: Name and settings of the sampler.
+        steps: Its steps.
+        nfe: Network evaluations per sample.
+    """
+
+    n: int
+    samples: int | None = field(default=None, metadata={"key": "draws"})
+    sampler: str | None = None
+    steps: int | None = None
+    nfe: int | None = None
+
+
+def sampling(config: SamplingConfig, items: int, nfe: int) -> Sampling:
+    """Return how samples of `items` items were made, with `nfe` evaluations per item."""
+    spent = nfe // config.samples
+    return Sampling(config.count(items), config.samples, config.sampler, config.steps, spent)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores over all items.
+
+    Attributes:
+        estimates: Each score with its 95 % bootstrap interval: its mean over items, or the pooled
+            ratio. What does not exist, as the PSNR on missing points when none is, is left out.
+        levels: As `NAME_level`, what each coverage is for calibrated samples.
+        sampling: How samples were made.
+        calibration: Tables, where there are unobserved points.
+        seconds: Time that it took, where that is part of the result.
+    """
+
+    estimates: dict[str, Estimate] = field(metadata=INLINE)
+    levels: dict[str, float] = field(default_factory=dict, metadata=INLINE | {"suffix": "_level"})
+    sampling: Sampling | None = field(default=None, metadata=INLINE)
+    calibration: Calibration | None = None
+    seconds: float | None = None
+
+    def __contains__(self, score: str) -> bool:
+        """Tell whether there is a score of this name."""
+        return score in self.estimates
+
+    def __getitem__(self, score: str) -> Estimate:
+        """Return a score."""
+        return self.estimates[score]
+
+    def get(self, score: str) -> Estimate | None:
+        """Return a score, None if there is none of this name."""
+        return self.estimates.get(score)
+
+
+def summarise(
+    scores: Scores, sampling: Sampling | None = None, seconds: float | None = None
+) -> Summary:
+    """Return each score over all items with its interval."""
+    estimates = {
+        name: found
+        for name, values in scores.items()
+        if name not in TABLES and (found := _estimate(name, values)) is not None
+    }
+    tables = calibration_tables(scores)
+    levels = reached_levels(scores) if tables else {}
+    return Summary(estimates, levels, sampling, tables, seconds)
+
+
+def _estimate(name: str, values: np.ndarray) -> Estimate | None:
+    if np.isnan(values).any():
+        return None
+    found = estimate(values, partial(pool, name) if name in POOLED else np.mean)
+    return None if math.isnan(found.value) else found
+
+
+def write_report(path: Path, report: object) -> None:
+    """Write a result as strict JSON, see `flatten` and `tidy`.
 
     Args:
-        model: Name of the model, or "baselines".
-        data: Name of the data set.
-        fields: Number of fields N.
-        protocol: Masks and seeds.
-        device: Where the model ran.
-        seconds: Time that the model took, or the baselines when they run alone.
-        nfe: Network evaluations per field, all draws together; 0 for baselines.
-        mean: Scores (N,) of the posterior mean, empty for baselines alone.
-        samples: Scores of the draws on each field, empty without draws.
-        sampling: How the draws were made: number, sampler, steps, nfe per draw.
-        baselines: Scores (N,) of each baseline.
-    """
-
-    model: str
-    data: str
-    fields: int
-    protocol: Protocol
-    device: str = "cpu"
-    seconds: float = 0.0
-    nfe: int = 0
-    mean: Scores = field(default_factory=dict)
-    samples: Scores = field(default_factory=dict)
-    sampling: dict[str, Any] = field(default_factory=dict)
-    baselines: dict[str, Scores] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return means and 95 % intervals; parts that were not evaluated are left out."""
-        head = {
-            "model": self.model,
-            "data": self.data,
-            "n": self.fields,
-            "density": self.protocol.density,
-            "split": self.protocol.split,
-            "nfe": self.nfe,
-            "seconds": self.seconds,
-            "device": self.device,
-            "commit": code_version(),
-            "seed": self.protocol.seed,
-        }
-        parts = {
-            "mean": summarise(self.mean),
-            "samples": self.sampling | summarise(self.samples),
-            "baselines": {name: summarise(scores) for name, scores in self.baselines.items()},
-        }
-        return head | {name: part for name, part in parts.items() if part}
-
-
-def summarise(scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return each score over all fields, and its 95 % bootstrap interval as `NAME_ci`.
-
-    That is the mean over fields, or the pooled ratio for pairs; tables go to `calibration`. What
-    does not exist, as the PSNR on missing points when none is, is left out; seconds are summed
-    and have no interval.
-    """
-    summary: dict[str, Any] = {}
-    for name, values in scores.items():
-        if name in TABLES or np.isnan(values).any():
-            continue
-        if name == "seconds":
-            summary[name] = float(values.sum())
-            continue
-        statistic: Callable[[np.ndarray], float] = np.mean
-        if name in POOLED:
-            statistic = partial(pool, name)
-        if not math.isnan(value := float(statistic(values))):
-            summary[name] = value
-            summary[f"{name}_ci"] = list(bootstrap_interval(values, statistic=statistic))
-    if tables := calibration_tables(scores):
-        summary |= reached_levels(scores) | {"calibration": tables}
-    return summary
-
-
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Write a report as JSON.
+        path: The file.
+        report: A dataclass, or objects, lists and numbers.
 
     Raises:
         InputError: The file cannot be written.
     """
-    write_text(path, json.dumps(report, indent=2) + "\n")
-
-
-def verdict(report: Mapping[str, Any]) -> str:
-    """Say whether a baseline has a higher PSNR than the model; empty without both."""
-    if "mean" not in report or "baselines" not in report:
-        return ""
-    psnr = {name: baseline["psnr"] for name, baseline in report["baselines"].items()}
-    best = max(psnr, key=lambda name: psnr[name])
-    lead = report["mean"]["psnr"] - psnr[best]
-    if lead > 0:
-        return (
-            f"{report['model']} beats every baseline; the best one, {best}, by {lead:.2f} dB PSNR."
-        )
-    winners = [name for name in psnr if psnr[name] >= report["mean"]["psnr"]]
-    return (
-        f"{', '.join(winners)} win over {report['model']} on PSNR; {best} by {-lead:.2f} dB."
-        if len(winners) > 1
-        else f"{best} wins over {report['model']} on PSNR, by {-lead:.2f} dB."
-    )
-
-
-def code_version() -> str:
-    """Return the git commit of the package's checkout, "-dirty" if changed, else the version."""
-    folder = Path(sparsefield.__file__).parent
-    # A repository around an installed copy, such as a user's own, does not track its files.
-    tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")
-    commit = tracked and _git(
-        folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"
-    )
-    return commit or sparsefield.__version__
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    """Return the output of a git command, empty if it fails or there is no git."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    write_text(path, tidy(flatten(report)) + "\n")

@@ -6,56 +6,61 @@ observed: where centres coincide, on grids an odd number of times finer, baselin
 do not read the size of cells return the coarse value, which is that of a larger area.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsefield import metrics
-from sparsefield.baselines.interpolators import available_baselines, reconstruct_baseline
+from sparsefield.baselines.interpolators import available_baselines
 from sparsefield.core.errors import InputError
-from sparsefield.data.cells import CellGrids, keep_means
+from sparsefield.data.cells import keep_means
 from sparsefield.data.dataset import FieldDataset, open_dataset
+from sparsefield.data.normalize import Normalizer
 from sparsefield.data.photographs import scenes
 from sparsefield.data.synthetic import wave_images
-from sparsefield.evaluation.baseline_scores import FIELDS_PER_PART, choose_baselines, run_parts
-from sparsefield.evaluation.comparison import Contestant, Drawing, paired_differences
-from sparsefield.evaluation.protocol import (
-    Protocol,
-    Scores,
-    Task,
-    data_range,
-    join,
-    make_task,
-    score,
+from sparsefield.evaluation.baseline_scores import choose_baselines
+from sparsefield.evaluation.differences import Differences, paired_differences
+from sparsefield.evaluation.methods import ITEMS_PER_PART, Progress
+from sparsefield.evaluation.predictors import (
+    Baseline,
+    ModelMean,
+    ModelSamples,
+    Prediction,
+    Predictor,
+    SamplingConfig,
+    truth,
 )
-from sparsefield.evaluation.report import code_version, summarise
+from sparsefield.evaluation.report import Head, Sampling, Summary, head, sampling, summarise
+from sparsefield.evaluation.run import Result, run
+from sparsefield.evaluation.scorers import Scores, as_arrays, score_crps, score_field, score_mean
+from sparsefield.evaluation.serialise import BASELINES, INLINE
+from sparsefield.evaluation.task import Protocol, Task, Tasks, data_range, make_task
 from sparsefield.inference.model import Model
 from sparsefield.metrics.spectrum import lattice_energy, power_spectrum, radial_spectrum
+from sparsefield.metrics.statistics import Estimate, estimate
 
 # Cells per axis of the grid that is observed: the one that bundled models are trained on.
 OBSERVED_SIDE = 32
-# Points of all fields of a batch together; changes speed and memory, nothing else.
+# Points of all items of a batch together; changes speed and memory, nothing else.
 POINTS_AT_ONCE = 2**16
 ANALYTIC_FIELDS = 50
 # Baselines beside those of the same points: the model itself on the observed grid, enlarged, as
-# it is and with `keep_means`, which the mean of a model that reads cells has too.
-ENLARGED = BICUBIC, BICUBIC_KEPT = "bicubic", "bicubic_kept"
+# it is and data-consistent, which the mean of a model that reads cells is too.
+ENLARGED = BICUBIC, BICUBIC_CONSISTENT = "bicubic", "bicubic_consistent"
 # A truth with less than this share of its energy beyond the observed grid has no detail.
 NO_DETAIL = 1e-4
-# Scores that are no single number per field.
+# Scores that are no single number per item.
 SPECTRAL = ("spectrum", "lattice")
+# Scores that are compared item by item.
+COMPARED = ("psnr", "psnr_missing", "ssim", "mae")
 
 
 @dataclass(frozen=True)
 class Enlargement:
-    """Fields of which cells of a coarse grid are observed, and the truth on a finer one.
+    """Items of which cells of a coarse grid are observed, and the truth on a finer one.
 
     Attributes:
         coarse: Fields (N, m, m, C), area averages.
@@ -70,7 +75,7 @@ class Enlargement:
     value_range: float = 1.0
 
     def __len__(self) -> int:
-        """Return the number of fields N."""
+        """Return the number of items N."""
         return len(self.coarse)
 
     @property
@@ -83,10 +88,10 @@ class Enlargement:
         """Cells per axis of the truth n."""
         return self.fine.shape[0]
 
-    def batches(self, limit: int | None = None) -> list[range]:
-        """Return all items, or the first `limit` of them, some at a time."""
-        count, step = len(range(len(self))[:limit]), max(1, POINTS_AT_ONCE // self.fine.points)
-        return [range(count)[start : start + step] for start in range(0, count, step)]
+    def tasks(self, limit: int | None = None, *, batch_size: int | None = None) -> Tasks:
+        """Return the tasks of all items, or of the first `limit` of them."""
+        count = len(range(len(self))[:limit])
+        return Tasks(self.task, count, batch_size or max(1, POINTS_AT_ONCE // self.fine.points))
 
     def coarse_task(self, items: Sequence[int]) -> Task:
         """Observe some coarse cells, and ask for all of them: no super-resolution."""
@@ -97,7 +102,8 @@ class Enlargement:
 
         Missing are the fine cells that lie in no observed coarse cell.
         """
-        coarse, fine = self.coarse_task(items), make_task(self.fine, self.protocol, items)
+        coarse = self.coarse_task(items)
+        fine = make_task(self.fine, self.protocol, items, value_range=self.value_range)
         missing = coarse.missing.unflatten(1, coarse.shape)
         for axis in (1, 2):
             missing = missing.repeat_interleave(self.size // self.side, axis)
@@ -114,7 +120,7 @@ def open_enlargements(
             `open_dataset` reads it, whose own size is the finest truth there is.
         sizes: Cells per axis of the truth, multiples of 32 above it.
         protocol: Masks and seeds, and the split of a data set that has several.
-        limit: Number of fields at most, from the first.
+        limit: Number of items at most, from the first.
 
     Raises:
         InputError: A size is no multiple of 32 above it, or the data are not fine enough for it
@@ -178,27 +184,49 @@ def enlarge(values: Tensor, side: int, size: int) -> Tensor:
     return fine.movedim(1, -1).flatten(1, 2)
 
 
-def enlarged_means(
-    model: Model, enlargement: Enlargement, items: Sequence[int]
-) -> dict[str, Tensor]:
-    """Return the model's posterior mean of the coarse cells, enlarged to (B, n n, C), twice.
+@dataclass(frozen=True)
+class Enlarged:
+    """A model's posterior mean of the coarse cells, enlarged: not the model on finer cells.
 
-    As it is, and moved so that parts of an observed cell have its mean.
+    Attributes:
+        coarse: Returns the mean of some items on the coarse grid (B, m m, C).
+        normalizer: Knows the range of values.
+        consistent: Move values so that the parts of an observed cell have its mean.
     """
-    task, clip = enlargement.coarse_task(items), model.spec.normalizer.clip
-    fine = enlarge(task.mean(model), enlargement.side, enlargement.size)
-    coords = enlargement.fine.coords.expand(len(fine), -1, -1)
-    kept = keep_means(fine, coords, task.obs, CellGrids(task.shape, enlargement.fine.shape), clip)
-    return {BICUBIC: clip(fine), BICUBIC_KEPT: kept}
+
+    coarse: Callable[[Sequence[int]], Tensor]
+    normalizer: Normalizer
+    consistent: bool = False
+
+    def __call__(self, task: Task) -> Prediction:
+        """Predict a task."""
+        fine = enlarge(self.coarse(task.items), task.observed[0], task.shape[0])
+        clip = self.normalizer.clip
+        if self.consistent:
+            return Prediction(keep_means(fine, task.coords, task.obs, task.grids, clip))
+        return Prediction(clip(fine))
 
 
-def score_fine(prediction: Tensor, task: Task, enlargement: Enlargement) -> Scores:
-    """Score predictions (B, n n, C): the scores of `protocol.score` (B,) and `spectra`."""
-    scores = score(prediction, task, enlargement.value_range)
-    return scores | spectra(prediction, enlargement)
+def enlarged(model: Model, enlargement: Enlargement) -> dict[str, Enlarged]:
+    """Return the model's own mean of the coarse cells, enlarged, as ENLARGED baselines."""
+
+    @lru_cache(maxsize=1)  # the two baselines follow each other on the same items
+    def coarse(items: Sequence[int]) -> Tensor:
+        return ModelMean(model)(enlargement.coarse_task(items)).mean
+
+    normalizer = model.spec.normalizer
+    return {
+        BICUBIC: Enlarged(coarse, normalizer),
+        BICUBIC_CONSISTENT: Enlarged(coarse, normalizer, consistent=True),
+    }
 
 
-def spectra(values: Tensor, enlargement: Enlargement) -> Scores:
+def score_spectra(prediction: Prediction, task: Task) -> Scores:
+    """Return the spectra of predicted fields, see `spectra`."""
+    return spectra(prediction.mean, task)
+
+
+def spectra(values: Tensor, task: Task) -> Scores:
     """Return spectra of fields (B, n n, C).
 
     Returns:
@@ -206,9 +234,17 @@ def spectra(values: Tensor, enlargement: Enlargement) -> Scores:
         lattice: Energy at the frequencies of the observed grid, and what is expected there
             (B, 2), see `lattice_energy`.
     """
-    power = power_spectrum(values.unflatten(1, enlargement.fine.shape))
-    lattice = lattice_energy(power, enlargement.side)
-    return {"spectrum": radial_spectrum(power).numpy(), "lattice": lattice.numpy()}
+    power = power_spectrum(task.images(values))
+    lattice = lattice_energy(power, task.observed[0])
+    return as_arrays({"spectrum": radial_spectrum(power), "lattice": lattice})
+
+
+def score_fine_samples(prediction: Prediction, task: Task) -> Scores:
+    """Return PSNR and spectra of single samples, averaged over the samples."""
+    assert prediction.samples is not None, "posterior samples are scored where there are some"
+    each = [score_field(values, task) | spectra(values, task) for values in prediction.samples]
+    names = ("psnr", *SPECTRAL)
+    return {name: np.mean([scores[name] for scores in each], axis=0) for name in names}
 
 
 @dataclass
@@ -220,206 +256,200 @@ class SizeResult:
         truth: Spectra of the truth.
         mean: Scores of the posterior mean.
         baselines: Scores of each baseline.
-        samples: Scores of the draws, empty without draws.
-        sampling: How the draws were made.
-        seconds: Time that the model took.
-        nfe: Network evaluations per field, all draws together.
+        samples: Scores of the samples.
+        sampling: How the samples were made.
     """
 
     side: int
     truth: Scores
-    mean: Scores
-    baselines: dict[str, Scores] = field(default_factory=dict)
-    samples: Scores = field(default_factory=dict)
-    sampling: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    nfe: int = 1
+    mean: Result
+    baselines: dict[str, Result] = field(default_factory=dict)
+    samples: Result | None = None
+    sampling: Sampling | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return means and 95 % intervals, spectra, and what they say; absent parts are left out.
+    @property
+    def seconds(self) -> float:
+        """Time that the model took."""
+        return self.mean.seconds + (self.samples.seconds if self.samples else 0.0)
 
-        `detail` is the energy beyond the highest frequency of the observed grid, m/2 cycles per
-        image, over the truth's where it has some; `artefact` the ratio of the two energies of
-        `lattice_energy`, and `artefact_excess` by how much it is above the truth's, which varies
-        with the fields; `differences` are those of the baselines from the mean, field by field.
-        """
-        methods = {"mean": self.mean, "samples": self.samples, **self.baselines}
-        shown = {"truth": self.truth} | {name: part for name, part in methods.items() if part}
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per item, all samples together."""
+        return self.mean.nfe + (self.samples.nfe if self.samples else 0)
+
+    def report(self) -> "SizeReport":
+        """Return the scores over all items, spectra, and what they say."""
+        methods = {"mean": self.mean.scores}
+        if self.samples:
+            methods["samples"] = self.samples.scores
+        methods |= {name: result.scores for name, result in self.baselines.items()}
+        shown = {"truth": self.truth} | methods
         rings = {name: part["spectrum"].mean(axis=0) for name, part in shown.items()}
-        beyond = {name: float(ring[self.side // 2 :].sum()) for name, ring in rings.items()}
         lattice = {name: part["lattice"].mean(axis=0) for name, part in shown.items()}
-        report = {
-            "seconds": self.seconds,
-            "nfe": self.nfe,
-            "mean": _summary(self.mean),
-            "samples": self.sampling | _summary(self.samples),
-            "baselines": {name: _summary(scores) for name, scores in self.baselines.items()},
-            "differences": self._differences(),
-            "spectrum": {name: ring.tolist() for name, ring in rings.items()},
-            "detail": _ratios({name: (e, beyond["truth"]) for name, e in beyond.items()})
-            if beyond["truth"] > NO_DETAIL * rings["truth"].sum()
-            else {},
-            "artefact": _ratios({name: (pair[0], pair[1]) for name, pair in lattice.items()}),
-            "artefact_excess": {
-                name: _excess(part["lattice"], self.truth["lattice"])
+        baselines = {name: result.scores for name, result in self.baselines.items()}
+        compared = {"mean": self.mean.scores} | baselines
+        numbers = {name: _only(part, COMPARED) for name, part in compared.items()}
+        return SizeReport(
+            self.seconds,
+            self.nfe,
+            mean=_summary(self.mean),
+            samples=_summary(self.samples, self.sampling) if self.samples else None,
+            baselines={name: _summary(x, timed=True) for name, x in self.baselines.items()},
+            differences=paired_differences(numbers, "mean"),
+            spectrum=rings,
+            detail=_detail(rings, self.side) or None,
+            artefact={n: float(seen / near) for n, (seen, near) in lattice.items() if near > 0},
+            artefact_excess={
+                name: {"artefact": _excess(part["lattice"], self.truth["lattice"])}
                 for name, part in methods.items()
-                if part and lattice[name][1] > 0 and lattice["truth"][1] > 0
+                if lattice[name][1] > 0 and lattice["truth"][1] > 0
             },
-        }
-        return {name: part for name, part in report.items() if part != {}}
-
-    def _differences(self) -> dict[str, dict[str, Any]]:
-        shared = ("psnr", "psnr_missing", "ssim", "mae")
-        parts = {"mean": self.mean, **self.baselines}
-        entries = {
-            name: Contestant("baseline", name, mean={k: part[k] for k in shared if k in part})
-            for name, part in parts.items()
-        }
-        return paired_differences(entries, "mean")
+        )
 
 
-def _summary(scores: Scores) -> dict[str, Any]:
-    return summarise({name: part for name, part in scores.items() if name not in SPECTRAL})
+@dataclass(frozen=True)
+class SizeReport:
+    """What is published of one size.
+
+    Attributes:
+        seconds: Time that the model took.
+        nfe: Network evaluations per item, all samples together.
+        mean: Scores of the posterior mean.
+        samples: Scores of the samples.
+        baselines: Scores of each baseline.
+        differences: Of the baselines from the mean, item by item.
+        spectrum: Energy in rings of frequencies, of the truth and of each method.
+        detail: Energy beyond the highest frequency of the observed grid, m/2 cycles per image,
+            over the truth's; None where that has none.
+        artefact: Ratio of the two energies of `lattice_energy`.
+        artefact_excess: By how much that is above the truth's, which varies with the items.
+    """
+
+    seconds: float
+    nfe: int
+    mean: Summary
+    samples: Summary | None
+    baselines: dict[str, Summary] = field(metadata=BASELINES)
+    differences: dict[str, Differences]
+    spectrum: dict[str, np.ndarray]
+    detail: dict[str, float] | None
+    artefact: dict[str, float]
+    artefact_excess: dict[str, dict[str, Estimate]]
 
 
-def _excess(lattice: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Return by how much the artefact score of some fields is above the truth's, with interval."""
+def _only(scores: Scores, names: Sequence[str]) -> Scores:
+    return {name: scores[name] for name in names if name in scores}
+
+
+def _summary(result: Result, how: Sampling | None = None, *, timed: bool = False) -> Summary:
+    scores = {name: part for name, part in result.scores.items() if name not in SPECTRAL}
+    return summarise(scores, how, result.seconds if timed else None)
+
+
+def _detail(rings: Mapping[str, np.ndarray], side: int) -> dict[str, float]:
+    """Return the energy beyond the observed grid over the truth's; nothing if it has none."""
+    beyond = {name: float(ring[side // 2 :].sum()) for name, ring in rings.items()}
+    if beyond["truth"] <= NO_DETAIL * rings["truth"].sum():
+        return {}
+    return {name: energy / beyond["truth"] for name, energy in beyond.items()}
+
+
+def _excess(lattice: np.ndarray, truth: np.ndarray) -> Estimate:
+    """Return by how much the artefact score of some items is above the truth's, with interval."""
     both = np.concatenate([lattice, truth[: len(lattice)]], axis=1)
 
-    def excess(fields: np.ndarray) -> float:
-        seen, expected, seen_of_truth, expected_of_truth = fields.sum(axis=0)
+    def excess(items: np.ndarray) -> float:
+        seen, expected, seen_of_truth, expected_of_truth = items.sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(seen / expected - seen_of_truth / expected_of_truth)
 
-    interval = metrics.bootstrap_interval(both, statistic=excess)
-    return {"artefact": excess(both), "artefact_ci": list(interval)}
-
-
-def _ratios(pairs: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Return the ratios that exist: a constant field has no energy to compare with."""
-    return {name: float(energy / base) for name, (energy, base) in pairs.items() if base > 0}
+    return estimate(both, excess)
 
 
 def evaluate_size(
     model: Model,
     enlargement: Enlargement,
-    drawing: Drawing,
+    config: SamplingConfig,
+    *,
     chunk: int | None = None,
-    progress: Callable[[int], None] = lambda count: None,
+    progress: Progress = lambda count: None,
 ) -> SizeResult:
     """Score a model at one size, and as baselines its own mean of the coarse cells, enlarged.
 
     Args:
         model: Model to evaluate.
-        enlargement: Fields and what is observed of them.
-        drawing: How draws are made.
+        enlargement: Items and what is observed of them.
+        config: How samples are made.
         chunk: Points of the mean computed at a time, see `posterior_mean`.
-        progress: Called with the number of fields done, once for the mean, once for the draws.
+        progress: Called with the number of items done, once for the mean, once for the samples.
     """
-    parts: list[dict[str, Scores]] = []
-    seconds = 0.0
-    for items in enlargement.batches():
-        task = enlargement.task(items)
-        start = time.perf_counter()
-        mean = task.mean(model, chunk)
-        seconds += time.perf_counter() - start
-        found = {"mean": mean} | enlarged_means(model, enlargement, items)
-        scores = {name: score_fine(x, task, enlargement) for name, x in found.items()}
-        parts.append(scores | {"truth": spectra(task.truth, enlargement)})
-        progress(len(items))
-    whole = {name: join([part[name] for part in parts]) for name in parts[0]}
-    result = SizeResult(enlargement.side, whole["truth"], whole["mean"], seconds=seconds)
-    result.baselines = {name: whole[name] for name in ENLARGED}
-    if drawing.draws:
-        _add_draws(result, model, enlargement, drawing, progress)
+    tasks, scorers = enlargement.tasks(), [score_mean, score_spectra]
+    real = run(tasks, {"truth": truth}, [score_spectra])["truth"]
+    predictors: dict[str, Predictor] = {"mean": ModelMean(model, chunk)}
+    predictors |= enlarged(model, enlargement)
+    found = run(tasks, predictors, scorers, progress=progress)
+    result = SizeResult(enlargement.side, real.scores, found.pop("mean"), found)
+    if config.samples:
+        predictor = ModelSamples(model, config, with_mean=False)
+        sampled = enlargement.tasks(config.limit)
+        scorers = [score_fine_samples, score_crps]
+        found = run(sampled, {"samples": predictor}, scorers, progress=progress)
+        result.samples = found["samples"]
+        result.sampling = sampling(config, len(enlargement), result.samples.nfe)
     return result
-
-
-def _add_draws(
-    result: SizeResult,
-    model: Model,
-    enlargement: Enlargement,
-    drawing: Drawing,
-    progress: Callable[[int], None],
-) -> None:
-    parts, nfe = [], 0
-    for items in enlargement.batches(drawing.limit):
-        task = enlargement.task(items)
-        start = time.perf_counter()
-        draws, nfe = _draw(model, task, drawing)
-        result.seconds += time.perf_counter() - start
-        parts.append(_score_draws(draws, task, enlargement))
-        progress(len(items))
-    result.samples, result.nfe = join(parts), 1 + drawing.draws * nfe
-    how = {"draws": drawing.draws, "sampler": drawing.sampler, "steps": drawing.steps, "nfe": nfe}
-    result.sampling = {"n": drawing.fields(len(enlargement)), **how}
-
-
-def _draw(model: Model, task: Task, drawing: Drawing) -> tuple[Tensor, int]:
-    """Return draws (S, B, L, C) and the network evaluations that each took."""
-    how = (drawing.sampler, drawing.steps)
-    drawn = [task.sample(model, draw, *how) for draw in range(drawing.draws)]
-    return torch.stack([values for values, _ in drawn]), drawn[0][1]
-
-
-def _score_draws(draws: Tensor, task: Task, enlargement: Enlargement) -> Scores:
-    """Return PSNR and spectra of single draws, averaged over the draws, and CRPS."""
-    each = [score_fine(draw, task, enlargement) for draw in draws]
-    kept = ("psnr", *SPECTRAL)
-    scores = {name: np.mean([single[name] for single in each], axis=0) for name in kept}
-    return scores | {"crps": metrics.crps_ensemble(draws, task.truth).numpy()}
 
 
 def evaluate_fine_baselines(
     enlargement: Enlargement,
     names: Sequence[str],
-    progress: Callable[[int], None] = lambda count: None,
+    *,
+    progress: Progress = lambda count: None,
     processes: int | None = None,
-) -> dict[str, Scores]:
+) -> dict[str, Result]:
     """Score baselines that interpolate the same points at the fine cells, on all cores.
 
     Args:
-        enlargement: Fields and what is observed of them.
+        enlargement: Items and what is observed of them.
         names: What `choose_scattered_baselines` returned.
-        progress: Called with the number of fields done after each part.
+        progress: Called with the number of items done after each part.
         processes: Worker processes; one per core by default.
 
     Returns:
-        Scores per field of each baseline: those of `score_fine`, `seconds`, and `crps` for one
-        that gives a standard deviation.
+        By name the scores of `score_field`, spectra, and crps for one that gives a standard
+        deviation.
     """
-    work = partial(_evaluate_part, enlargement, tuple(names))
-    each = max(1, FIELDS_PER_PART * enlargement.coarse.points // enlargement.fine.points)
-    return run_parts(work, len(enlargement), names, progress, processes, each)
+    return run(
+        enlargement.tasks(batch_size=1),
+        {name: Baseline(name, enlargement.fine.normalizer) for name in names},
+        [score_mean, score_spectra, score_crps],
+        progress=progress,
+        processes=processes,
+        each=max(1, ITEMS_PER_PART * enlargement.coarse.points // enlargement.fine.points),
+    )
 
 
-def _evaluate_part(
-    enlargement: Enlargement, names: Sequence[str], items: range
-) -> dict[str, Scores]:
-    scores: dict[str, list[Scores]] = {name: [] for name in names}
-    for item in items:
-        task = enlargement.task([item])
-        for name in names:
-            scores[name].append(_score_baseline(name, task, enlargement))
-    return {name: join(parts) for name, parts in scores.items()}
+@dataclass(frozen=True)
+class SuperresReport:
+    """What is published of a super-resolution.
 
+    Attributes:
+        head: What was measured.
+        training: Whether the model has learnt cells of several sizes, or is zero-shot.
+        observed: Observed cells per axis.
+        seconds: Time that the model took at all sizes.
+        sizes: Scores by cells per axis of the truth.
+    """
 
-def _score_baseline(name: str, task: Task, enlargement: Enlargement) -> Scores:
-    """Score a baseline on a task of a single field."""
-    points = (task.obs.coords[0], task.obs.values[0], task.coords[0])
-    prediction = reconstruct_baseline(name, *(x.numpy() for x in points))
-    mean = torch.from_numpy(prediction.mean).float()[None]
-    scores = score_fine(enlargement.fine.normalizer.clip(mean), task, enlargement)
-    scores["seconds"] = np.array([prediction.seconds])
-    if prediction.std is not None:
-        std = torch.from_numpy(prediction.std).float()[None]
-        scores["crps"] = metrics.crps_gaussian(mean, std, task.truth).numpy()
-    return scores
+    head: Head = field(metadata=INLINE)
+    training: str
+    observed: int
+    seconds: float
+    sizes: dict[int, SizeReport]
 
 
 def superres_report(
     model: Model, enlargement: Enlargement, results: Mapping[int, SizeResult]
-) -> dict[str, Any]:
+) -> SuperresReport:
     """Return the report that is published.
 
     Args:
@@ -427,17 +457,10 @@ def superres_report(
         enlargement: Any of those that it was evaluated on.
         results: Scores by size.
     """
-    return {
-        "model": model.name,
-        "training": "multi-resolution" if model.reads_cells else "zero-shot",
-        "data": enlargement.fine.name,
-        "n": len(enlargement),
-        "observed": enlargement.side,
-        "density": enlargement.protocol.density,
-        "split": enlargement.protocol.split,
-        "seed": enlargement.protocol.seed,
-        "seconds": sum(result.seconds for result in results.values()),
-        "device": str(model.device),
-        "commit": code_version(),
-        "sizes": {str(size): result.to_dict() for size, result in results.items()},
-    }
+    return SuperresReport(
+        head(enlargement.fine, enlargement.protocol, model.device, model=model.name),
+        training="multi-resolution" if model.reads_cells else "zero-shot",
+        observed=enlargement.side,
+        seconds=sum(result.seconds for result in results.values()),
+        sizes={size: result.report() for size, result in results.items()},
+    )

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from sparsefield.evaluation.superres import BICUBIC, BICUBIC_KEPT, Enlargement
-from sparsefield.figures.field import Panel, decibels, draw_panel, keep, lay_out, new_figure
+from sparsefield.figures.panels import Panel, Scene, new_figure, shared_limits, show_panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,12 +22,24 @@ CHART_ROWS = 2
 # Methods whose spectra stand out: colour, width and dashes.
 STYLES: dict[str, dict[str, Any]] = {
     "truth": {"color": "black", "linewidth": 1.6},
-    "mean": {"color": "#cc3311", "linewidth": 1.6},
+    "model": {"color": "#cc3311", "linewidth": 1.6},
     "samples": {"color": "#ee7733", "linewidth": 1.2},
-    BICUBIC: {"color": "#cc3311", "linewidth": 1.0, "linestyle": "--"},
-    BICUBIC_KEPT: {"color": "#cc3311", "linewidth": 1.0, "linestyle": ":"},
+    "model 32, bicubic": {"color": "#cc3311", "linewidth": 1.0, "linestyle": "--"},
+    "the same, data-consistent": {"color": "#cc3311", "linewidth": 1.0, "linestyle": ":"},
 }
 COLOURS = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#aa3377", "#bbbbbb")
+
+
+class Spectra(NamedTuple):
+    """Energy over frequencies at one size.
+
+    Attributes:
+        size: Cells per axis n.
+        rings: Energy in rings of frequencies (n // 2,) of "truth" and of each method.
+    """
+
+    size: int
+    rings: Mapping[str, np.ndarray]
 
 
 class Window(NamedTuple):
@@ -46,65 +56,55 @@ class Window(NamedTuple):
 
 
 def plot_superres(
-    enlargement: Enlargement,
-    items: Sequence[int],
-    fields: Mapping[str, Tensor],
-    report: Mapping[str, Any],
+    scene: Scene,
+    observed: Sequence[np.ndarray],
+    predictions: Mapping[str, Sequence[np.ndarray]],
+    *,
+    spectra: Sequence[Spectra],
+    side: int,
+    title: str = "",
 ) -> "Figure":
     """Return a figure of fields at one size, with a part magnified, and the spectra at all sizes.
 
     Args:
-        enlargement: Fields and what is observed of them.
-        items: Numbers of the fields that are drawn.
-        fields: Predictions (B, n n, C) for these items by method, the model's called "mean".
-        report: What `superres_report` returned.
+        scene: Fields on the fine grid (n, n).
+        observed: What is observed of each (n, n, C), NaN elsewhere.
+        predictions: A picture (n, n, C) of each field by method.
+        spectra: Energy over frequencies, one chart per size.
+        side: Cells per axis of the observed grid.
+        title: What was measured.
 
     Raises:
         InputError: matplotlib is not installed.
     """
-    task, titles = enlargement.task(items), ["truth", "observed", *map(_title, fields)]
-    figure, grid = new_figure(2 * len(items) + CHART_ROWS, len(titles))
-    for row, item in enumerate(items):
-        truth = lay_out(task.truth[row], task.shape)
-        pictures = [truth, _observed(enlargement, item)]
-        pictures += [lay_out(values[row], task.shape) for values in fields.values()]
-        _draw_field(grid[2 * row : 2 * row + 2], pictures, item, enlargement.value_range)
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=9)
-    _draw_spectra(figure, grid[-CHART_ROWS:], report)
-    figure.suptitle(
-        f"{report['model']}: {enlargement.fine.name} at {enlargement.size} x {enlargement.size} "
-        f"from {report['density']:.0%} of {enlargement.side} x {enlargement.side} cells",
-        fontsize=10,
-    )
+    titles = ["truth", "observed", *predictions]
+    figure, grid = new_figure(2 * len(scene.items) + CHART_ROWS, len(titles))
+    for row in range(len(scene.items)):
+        guesses = [pictures[row] for pictures in predictions.values()]
+        _show_field(grid[2 * row : 2 * row + 2], scene, row, observed[row], guesses)
+    for axes, name in zip(grid[0], titles, strict=True):
+        axes.set_title(name, fontsize=9)
+    _show_spectra(figure, grid[-CHART_ROWS:], spectra, side)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _title(name: str) -> str:
-    own = {BICUBIC: "model 32, bicubic", BICUBIC_KEPT: "the same, means kept"}
-    return ({"mean": "model"} | own).get(name, name)
-
-
-def _observed(enlargement: Enlargement, item: int) -> np.ndarray:
-    """Return the observed coarse cells of a field at the size of the fine ones."""
-    task = enlargement.coarse_task([item])
-    picture = lay_out(keep(task.truth[0], ~task.missing[0]), task.shape)
-    times = enlargement.size // enlargement.side
-    return picture.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def _draw_field(
-    places: np.ndarray, pictures: Sequence[np.ndarray], item: int, value_range: float
+def _show_field(
+    places: np.ndarray,
+    scene: Scene,
+    row: int,
+    observed: np.ndarray,
+    predictions: Sequence[np.ndarray],
 ) -> None:
-    """Draw a row of pictures of one field, and below it the same part of each, magnified."""
-    truth, _, *predictions = pictures
-    captions = [f"field {item}", ""] + [decibels(x, truth, value_range) for x in predictions]
-    limits = float(min(map(np.nanmin, pictures))), float(max(map(np.nanmax, pictures)))
-    window = liveliest_window(truth)
+    """Show a row of pictures of one field, and below it the same part of each, magnified."""
+    truth = scene.picture(row)
+    captions = [f"field {scene.items[row]}", "", *(scene.decibels(x, row) for x in predictions)]
+    pictures = [truth, observed, *predictions]
+    limits, window = shared_limits(pictures), liveliest_window(truth)
     for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         whole, part = places[:, column]
-        draw_panel(whole, Panel(picture), limits)
-        draw_panel(part, Panel(window.cut(picture), caption), limits)
+        show_panel(whole, Panel(picture), limits)
+        show_panel(part, Panel(window.cut(picture), caption), limits)
         _frame(whole, window)
 
 
@@ -127,27 +127,29 @@ def _frame(axes: "Axes", window: Window) -> None:
     axes.add_patch(square)
 
 
-def _draw_spectra(figure: "Figure", places: np.ndarray, report: Mapping[str, Any]) -> None:
+def _show_spectra(
+    figure: "Figure", places: np.ndarray, spectra: Sequence[Spectra], side: int
+) -> None:
     """Replace rows of panels by one chart per size."""
     whole = places[0, 0].get_gridspec()[-len(places) :, :]
-    charts = whole.subgridspec(1, len(report["sizes"]))
+    charts = whole.subgridspec(1, len(spectra))
     for axes in places.flat:
         axes.remove()
-    for number, (size, part) in enumerate(report["sizes"].items()):
+    for number, each in enumerate(spectra):
         axes = figure.add_subplot(charts[0, number])
-        _draw_spectrum(axes, part["spectrum"], report["observed"])
-        axes.set_title(f"energy per ring, {size} x {size}", fontsize=8)
+        _show_spectrum(axes, each.rings, side)
+        axes.set_title(f"energy per ring, {each.size} x {each.size}", fontsize=8)
         if number == 0:
             axes.legend(fontsize=6, loc="lower left")
 
 
-def _draw_spectrum(axes: "Axes", rings: Mapping[str, Sequence[float]], lattice: int) -> None:
-    """Draw energies over frequencies; lines mark what the observed grid can show, and its own."""
+def _show_spectrum(axes: "Axes", rings: Mapping[str, np.ndarray], lattice: int) -> None:
+    """Show energies over frequencies; lines mark what the observed grid can show, and its own."""
     colours = cycle(COLOURS)
     for name, energy in rings.items():
         style = STYLES.get(name) or {"color": next(colours), "linewidth": 0.9}
-        axes.loglog(range(1, len(energy) + 1), energy, label=_title(name), **style)
-    real = np.array(rings["truth"])
+        axes.loglog(range(1, len(energy) + 1), energy, label=name, **style)
+    real = rings["truth"]
     if (real > 0).any():
         axes.set_ylim(bottom=real[real > 0].min() / 1e3)
     for mark in (lattice / 2, *range(lattice, len(real) + 1, lattice)):

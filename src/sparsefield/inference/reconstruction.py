@@ -123,9 +123,10 @@ class Reconstruction:
 
     def plot(self) -> "Figure":
         """Draw observations, mean, one draw and standard deviation; returns the figure."""
-        from sparsefield.figures.field import plot_reconstruction
+        from sparsefield.figures.field import plot_field
 
-        return plot_reconstruction(self)
+        sample = None if self.samples is None else self.samples[0]
+        return plot_field(self.obs, self.shape, self.mean, sample=sample, std=self.std)
 
 
 def reconstruct(

@@ -14,7 +14,6 @@ from sparsefield.data.grids import cell_centres
 from sparsefield.data.masks import observed_indices
 from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
-from sparsefield.evaluation.superres import OBSERVED_SIDE
 from sparsefield.inference.checkpoint import ModelSpec, bundled_models, read_spec
 from sparsefield.inference.model import Model, bounded_chunk, load, posterior_mean
 from sparsefield.models import MODELS
@@ -23,7 +22,8 @@ from sparsefield.training.config import load_config, preset_names
 
 SIZES = (32, 64, 128, 256, 512)
 CHANNELS = 3
-DENSITY = 0.2
+# Cells per axis of the grid that is observed, and the observed fraction of them.
+OBSERVED_SIDE, DENSITY = 32, 0.2
 # The exponent is that of the largest sizes: at small ones, overheads flatten it.
 FITTED_SIZES = 3
 # An evaluation that is expected to take longer, in seconds, is not tried.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from sparsefield.core.errors import InputError
-from sparsefield.evaluation.report import code_version
+from sparsefield.core.version import code_version
 
 Work = Callable[[], object]
 # Makes everything ready and returns the work to measure; raises InputError if that cannot run.

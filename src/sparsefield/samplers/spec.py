@@ -19,7 +19,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "dopri5": DormandPrince,
 }
 
-# Its samples of ten evaluations are calibrated: docs/results/default_samples.json.
+# Its samples of ten evaluations are calibrated: results/default_samples.json.
 DEFAULT_SAMPLER = "deis:grid=late"
 DEFAULT_STEPS = 10
 

@@ -13,8 +13,9 @@ import torch
 
 from sparsefield.core.devices import autocast_type, choose_device
 from sparsefield.core.errors import InputError
-from sparsefield.evaluation.protocol import Protocol, evaluate_mean
-from sparsefield.figures.field import plot_training
+from sparsefield.evaluation.charts import save_training_figure
+from sparsefield.evaluation.methods import evaluate_mean
+from sparsefield.evaluation.task import Protocol
 from sparsefield.flow.backbone import Query
 from sparsefield.flow.objectives import contrast_weights, flow_matching_loss
 from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, resolve, save_checkpoint
@@ -194,7 +195,7 @@ class Trainer:
         self._save_state()
 
     def _validate(self, model: Model) -> dict[str, float]:
-        scores, _ = evaluate_mean(model, self.validation, self._protocol())
+        scores = evaluate_mean(model, self.validation, self._protocol()).scores
         means = {f"val_{name}": float(values.mean()) for name, values in scores.items()}
         self.psnr = means["val_psnr"]
         if self.psnr > self.state.best:
@@ -208,7 +209,8 @@ class Trainer:
         if find_spec("matplotlib") is None:  # the extra `plot`, which training can do without
             return
         target, path = self.config.data.target, self.run.figure(epoch)
-        plot_training(model, self.validation, self._protocol(), target, path)
+        protocol = self._protocol()
+        save_training_figure(model, self.validation, protocol, target=target, path=path)
 
     def _protocol(self) -> Protocol:
         """Observe validation fields at the middle of the densities that are trained on."""
