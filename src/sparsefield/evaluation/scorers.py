@@ -29,8 +29,8 @@ def score_field(values: Tensor, task: Task) -> Scores:
     """Score values (B, L, C) against the truth of a task.
 
     Returns:
-        Scores per item (B,): psnr, psnr_missing, mse, mae; ssim on grids of one to three axes of
-        at least 7 cells; speckle on images.
+        Scores per item (B,): psnr, psnr_missing, mse, mae; ssim on grids whose axes have at least 7
+        cells; speckle on images.
     """
     scores = {
         "psnr": metrics.psnr(values, task.truth, data_range=task.value_range),
@@ -38,7 +38,7 @@ def score_field(values: Tensor, task: Task) -> Scores:
         "mse": metrics.mse(values, task.truth),
         "mae": metrics.mae(values, task.truth),
     }
-    if len(task.shape) <= 3 and min(task.shape) >= 7:
+    if min(task.shape) >= 7:
         images = task.images(values), task.images(task.truth)
         scores["ssim"] = metrics.ssim(*images, task.value_range)
     if _is_image(task):
