@@ -25,6 +25,7 @@ from sparsefield.inference.checkpoint import (
     read_spec,
     resolve,
     save_checkpoint,
+    write_sums,
 )
 from sparsefield.training.config import config_to_dict
 from sparsefield.training.run import Run
@@ -58,7 +59,7 @@ def main() -> None:
         card |= read_scores(arguments.scores)
     spec = ModelSpec(**{**vars(spec), "card": card})
     save_checkpoint(target, spec, flow.backbone.state_dict(), torch.float16)
-    target.chmod(0o644)
+    write_sums()
     write_text(target.with_suffix(".md"), render_card(arguments.name, spec, flow))
 
 

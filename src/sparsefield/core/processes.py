@@ -34,7 +34,7 @@ class Process:
     def parse(cls, text: str) -> "Process | None":
         """Return the process that `str` described, or None for anything else."""
         found = _TOKEN.fullmatch(text)
-        if found is None or int(found[2]) < 1:
+        if found is None or not 0 < int(found[2]) < 2**31:
             return None
         return cls(int(found[1], 16), int(found[2]), int(found[3]))
 
@@ -54,7 +54,7 @@ class Process:
             return True
         try:
             os.kill(self.pid, 0)
-        except (ProcessLookupError, OverflowError):
+        except ProcessLookupError:
             return False
         except PermissionError:
             pass

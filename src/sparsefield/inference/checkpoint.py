@@ -1,7 +1,10 @@
 """A model on disk: one safetensors file that holds weights, settings and how to use them."""
 
-import json
+import hashlib
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from sparsefield.core.checks import check_finite
 from sparsefield.core.errors import InputError
-from sparsefield.core.files import write_tensors
+from sparsefield.core.files import dump_json, parse_json, write_tensors, write_text
 from sparsefield.data.normalize import Normalizer
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import build_noise
@@ -19,7 +23,12 @@ from sparsefield.models import build_model
 
 FORMAT = 1
 BUNDLED = Path(__file__).parent.parent / "weights"
+SUMS = "SHA256SUMS"
 DEFAULT_MODEL = "default"
+# No number in a description is as large.
+LARGEST = 2**20
+# Settings that say how many equal parts a network has, each with weights of its own.
+REPEATED = r"(layers|iterations|blocks|depth)$"
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class ModelSpec:
     """Everything needed to rebuild a flow around its weights.
 
     Attributes:
-        model: Key of MODELS.
+        model: Key of MODELS, or `module:Class`.
         settings: Settings of the backbone.
         prediction: What the backbone predicts.
         time_shift: See `Flow`.
@@ -67,37 +76,84 @@ class ModelSpec:
     def to_json(self) -> str:
         """Describe the model as JSON."""
         data = asdict(self) | {"format": FORMAT, "normalizer": self.normalizer.to_dict()}
-        return json.dumps(data, indent=2)
+        return dump_json(data, indent=2)
 
     @staticmethod
     def from_json(text: str) -> "ModelSpec":
         """Read what `to_json` wrote.
 
         Raises:
-            InputError: The description has another format.
+            InputError: The description is damaged or has another format.
         """
-        data = json.loads(text)
+        data = parse_json(text, "the description of the model")
+        if not isinstance(data, dict):
+            raise InputError("the description of the model is damaged: it is no object")
         if data.pop("format", None) != FORMAT:
             raise InputError(f"unknown checkpoint format; this version reads format {FORMAT}")
-        data["normalizer"] = Normalizer.from_dict(data["normalizer"])
-        data["shape"] = tuple(data["shape"])
-        return ModelSpec(**data)
+        try:
+            return _spec_from_dict(data)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            reason = error if isinstance(error, InputError) else repr(error)
+            raise InputError(f"the description of the model is damaged: {reason}") from error
+
+
+def _spec_from_dict(data: dict[str, Any]) -> ModelSpec:
+    normalizer = Normalizer.from_dict(data.pop("normalizer"))
+    check_finite("the normalizer's numbers", torch.tensor([*normalizer.offset, *normalizer.scale]))
+    shape = tuple(data.pop("shape"))
+    spec = ModelSpec(**data, normalizer=normalizer, shape=shape)
+    for name, kind in (
+        ("model", str),
+        ("settings", dict),
+        ("prediction", str),
+        ("time_shift", float),
+        ("card", dict),
+        ("path", str),
+        ("noise", str),
+        ("noise_length", float),
+    ):
+        _check_kind(name, getattr(spec, name), kind)
+    for size in shape:
+        _check_kind("shape", size, int)
+    if not shape:
+        raise InputError("shape has no axis")
+    _check_settings(spec.settings)
+    return spec
+
+
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    """Check the type of a value; whole numbers pass for real ones, as JSON does not tell."""
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise InputError(f"{name} is no {kind.__name__}")
+    if isinstance(value, int | float) and not 0 < value < LARGEST:
+        raise InputError(f"{name} is not above 0 and below {LARGEST:,}")
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Refuse settings that no network has."""
+    for key, value in settings.items():
+        if isinstance(value, int | float) and not abs(value) < LARGEST:
+            raise InputError(f"settings.{key} is larger than {LARGEST:,}")
+        if isinstance(value, dict | list):
+            raise InputError(f"settings.{key} is no single value")
 
 
 def save_checkpoint(
     path: Path, spec: ModelSpec, weights: dict[str, torch.Tensor], dtype: torch.dtype | None = None
 ) -> None:
-    """Write weights and their description atomically, as `dtype` if given.
+    """Write weights, their description and a hash of both atomically, as `dtype` if given.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The file cannot be written, or a weight is not finite.
     """
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in weights.items()
     }
-    metadata = {"sparsefield": spec.to_json()}
-    write_tensors(path, tensors, metadata)
+    for name, tensor in tensors.items():
+        check_finite(f"{path} was not written: its weights {name}", tensor)
+    text = spec.to_json()
+    write_tensors(path, tensors, {"sparsefield": text, "sha256": _content_hash(text, tensors)})
 
 
 def read_spec(path: Path) -> ModelSpec:
@@ -106,41 +162,134 @@ def read_spec(path: Path) -> ModelSpec:
     Raises:
         InputError: The file is missing, damaged or no checkpoint of this package.
     """
-    return _read(path, with_weights=False)[0]
+    with _opened(path) as file:
+        return _read_spec(path, file)
 
 
 def load_checkpoint(path: Path) -> tuple[Flow, ModelSpec]:
     """Load a flow in evaluation mode and its description.
 
+    Bundled files are compared with the hash that was written when they were bundled, others with
+    the hash that they carry; files of older versions carry none.
+
     Raises:
         InputError: The file is missing, damaged or no checkpoint of this package, or its weights
-            do not fit its settings.
+            are not finite or do not fit its settings.
     """
-    spec, weights = _read(path, with_weights=True)
+    if path.parent == BUNDLED:
+        _check_bundled(path)
+    with _opened(path) as file:
+        spec = _read_spec(path, file)
+        # Before anything is allocated: a description can claim any size.
+        _check_fit(path, spec, {name: file.get_slice(name).get_shape() for name in file.keys()})
+        weights = {name: file.get_tensor(name) for name in file.keys()}
+        metadata = file.metadata()
+    if metadata.get("sha256", "") not in ("", _content_hash(metadata["sparsefield"], weights)):
+        raise InputError(f"{path} is damaged: its content does not have the hash that it carries")
+    weights = {name: weight.float() for name, weight in weights.items()}
+    for name, weight in weights.items():
+        check_finite(f"{path} is damaged: its weights {name}", weight)
     flow = spec.build()
-    try:
-        flow.backbone.load_state_dict({name: w.float() for name, w in weights.items()})
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: the weights do not fit the settings of model {spec.model}: "
-            f"{_first_line(error)}"
-        ) from error
+    flow.backbone.load_state_dict(weights)
     return flow.eval().requires_grad_(False), spec
 
 
-def _read(path: Path, with_weights: bool) -> tuple[ModelSpec, dict[str, torch.Tensor]]:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; whatever is wrong with it is one line."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            names = list(file.keys()) if with_weights else []
-            weights = {name: file.get_tensor(name) for name in names}
+            yield file
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"no checkpoint at {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _read_spec(path: Path, file: Any) -> ModelSpec:
+    metadata = file.metadata() or {}
     if "sparsefield" not in metadata:
         raise InputError(f"{path} holds weights, but not of a sparsefield model")
-    return ModelSpec.from_json(metadata["sparsefield"]), weights
+    try:
+        return ModelSpec.from_json(metadata["sparsefield"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _check_fit(path: Path, spec: ModelSpec, shapes: dict[str, list[int]]) -> None:
+    """Check that a file holds the weights of its model, by building one without memory.
+
+    Raises:
+        InputError: It does not, or no model can be built from its settings.
+    """
+    for key, value in spec.settings.items():
+        if re.search(REPEATED, key) and isinstance(value, int) and value > len(shapes):
+            raise InputError(
+                f"{path}: the weights do not fit the settings of model {spec.model}: there are "
+                f"{len(shapes)} of them for {key}={value}"
+            )
+    try:
+        with torch.device("meta"):
+            expected = spec.build().backbone.state_dict()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # whatever settings of a stranger may cause in a constructor
+        raise InputError(
+            f"{path}: model {spec.model} cannot be built from its settings: {error}"
+        ) from error
+    wanted = {name: list(weight.shape) for name, weight in expected.items()}
+    for name in sorted(wanted.keys() | shapes.keys()):
+        if wanted.get(name) != shapes.get(name):
+            raise InputError(
+                f"{path}: the weights do not fit the settings of model {spec.model}: {name} is "
+                f"{_shown(shapes.get(name))}, not {_shown(wanted.get(name))}"
+            )
+
+
+def _shown(shape: list[int] | None) -> str:
+    return "absent" if shape is None else " x ".join(map(str, shape)) or "a number"
+
+
+def _content_hash(description: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of a description and of tensors with their names, types and shapes."""
+    digest = hashlib.sha256(description.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_sums() -> None:
+    """Write SHA256SUMS beside the bundled weights, in the form that `sha256sum -c` reads.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    lines = [f"{_file_hash(path)}  {path.name}\n" for path in bundled_models().values()]
+    write_text(BUNDLED / SUMS, "".join(lines))
+
+
+def _check_bundled(path: Path) -> None:
+    """Compare a bundled file with its line in SHA256SUMS.
+
+    Raises:
+        InputError: They differ, or there is no such line.
+    """
+    try:
+        lines = (BUNDLED / SUMS).read_text().splitlines()
+        sums = {name: value for value, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{BUNDLED / SUMS} is missing or damaged; install again") from error
+    if path.is_file() and sums.get(path.name) != _file_hash(path):
+        raise InputError(f"{path} is damaged: it is not the file that was bundled; install again")
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def resolve(name: str | Path) -> Path:
@@ -153,6 +302,8 @@ def resolve(name: str | Path) -> Path:
     if str(name) in bundled:
         return bundled[str(name)]
     path = Path(name)
+    if "\0" in str(name):
+        raise InputError("the name of a model holds no null character")
     if path.is_dir():
         for candidate in ("best.safetensors", "latest.safetensors"):
             if (path / candidate).is_file():
@@ -167,8 +318,3 @@ def resolve(name: str | Path) -> Path:
 def bundled_models() -> dict[str, Path]:
     """Return the checkpoints that ship with the package, by name."""
     return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[min(1, len(lines) - 1)][:200]

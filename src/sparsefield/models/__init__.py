@@ -5,6 +5,7 @@ from typing import Any
 
 from sparsefield.core.errors import InputError, unknown_name
 from sparsefield.flow.backbone import Backbone, Claims, Query
+from sparsefield.models.external import find_external, is_trusted, trust
 from sparsefield.models.ginr.models import (
     FourierMambaGINR,
     HybridMambaGINR,
@@ -32,21 +33,46 @@ MODELS: dict[str, type[Backbone]] = {
 }
 
 
+def find_model(name: str) -> type[Backbone]:
+    """Return a backbone's class by its name in MODELS, or as `module:Class`.
+
+    A class of another package is found only if its module is imported already, or trusted: see
+    `trust`.
+
+    Raises:
+        InputError: There is no such class, it is no backbone, or its module is not trusted.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    if ":" in name:
+        return find_external(name)
+    raise unknown_name("model", name, [*MODELS, "module:Class"])
+
+
+def is_known(name: str) -> bool:
+    """Tell whether the class of a model can be had without importing a module of a stranger.
+
+    Raises:
+        InputError: The name is in no registry.
+    """
+    if name not in MODELS and ":" not in name:
+        raise unknown_name("model", name, [*MODELS, "module:Class"])
+    return name in MODELS or is_trusted(name)
+
+
 def model_defaults(name: str) -> dict[str, Any]:
     """Return the settings of a model and their defaults.
 
     Raises:
-        InputError: The name is not in MODELS.
+        InputError: See `find_model`.
     """
-    if name not in MODELS:
-        raise unknown_name("model", name, list(MODELS))
-    described = getattr(MODELS[name], "Settings", MODELS[name])
-    parameters = inspect.signature(described).parameters.values()
+    kind = find_model(name)
+    parameters = inspect.signature(getattr(kind, "Settings", kind)).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters}
 
 
 def build_model(name: str, **settings: Any) -> Backbone:
-    """Build a backbone by its name in MODELS.
+    """Build a backbone by its name in MODELS, or as `module:Class`.
 
     Raises:
         InputError: The name or a setting is unknown, or the settings do not fit together.
@@ -56,9 +82,19 @@ def build_model(name: str, **settings: Any) -> Backbone:
         if key not in defaults:
             raise unknown_name(f"setting of model {name}", key, list(defaults))
     try:
-        return MODELS[name](**settings)
+        return find_model(name)(**settings)
     except ValueError as error:
         raise InputError(f"model {name}: {error}") from error
 
 
-__all__ = ["MODELS", "Backbone", "Claims", "Query", "build_model", "model_defaults"]
+__all__ = [
+    "MODELS",
+    "Backbone",
+    "Claims",
+    "Query",
+    "build_model",
+    "find_model",
+    "is_known",
+    "model_defaults",
+    "trust",
+]
