@@ -1,12 +1,14 @@
 """A folder to work in, with a data set, a preset and a backbone that trains in milliseconds."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import sparsefield
 from sparsefield.cli import main
 from sparsefield.data.normalize import Normalizer
 from sparsefield.flow.backbone import Backbone, Claims
@@ -58,6 +60,8 @@ def cli(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(MODELS, "tiny", TinyBackbone)
     monkeypatch.setenv("COLUMNS", "160")
+    # A process in the background runs the package under test from wherever it is.
+    monkeypatch.setenv("PYTHONPATH", str(Path(sparsefield.__file__).parents[1]))
     rng = np.random.default_rng(0)
     np.save("data.npy", rng.integers(0, 256, (12, *SHAPE, 3), dtype=np.uint8))
     (tmp_path / "tiny.toml").write_text(PRESET)

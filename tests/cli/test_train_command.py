@@ -48,6 +48,79 @@ def test_a_stopped_run_resumes_to_the_same_weights(cli, monkeypatch):
     assert all((whole[name] == halves[name]).all() for name in whole)
 
 
+def test_changes_are_refused_or_said_in_a_line(cli):
+    assert cli(*TRAIN).code == 0
+    refused = cli(*TRAIN, "optimizer.lr=1e-4")
+    assert refused.code == 2
+    assert "optimizer.lr 0.001 -> 0.0001" in refused.err
+    assert "--allow-changes" in refused.err
+    longer = cli(*TRAIN, "epochs=3", "optimizer.lr=1e-4", "--allow-changes")
+    assert longer.code == 0, longer.err
+    assert "changed: epochs 2 -> 3; the learning rate follows" in longer.out
+    assert "changed: optimizer.lr 0.001 -> 0.0001" in longer.out
+    assert "finished" in longer.out
+    again = cli(*TRAIN, "epochs=3", "optimizer.lr=1e-4")
+    assert "is finished: 3 epochs" in again.out
+
+
+def test_a_start_that_was_refused_does_not_block_the_corrected_command(cli):
+    seen = cli(*TRAIN, "batch_size=90")
+    assert seen.code == 2
+    assert not Path("runs/tiny").exists()
+    assert cli(*TRAIN, "batch_size=2").code == 0
+
+
+def test_a_run_that_diverged_in_its_last_step_does_not_say_finished(cli, monkeypatch):
+    from sparsefield.training.state import TrainState
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainState, "update", lambda self, rate: float("nan"))
+        seen = cli(*TRAIN, "epochs=1", "steps=1")
+    assert seen.code == 2
+    assert "finished" not in seen.out
+    assert "training has diverged: the gradient of step 0 has norm nan" in seen.err
+    assert seen.err.count("\n") == 1
+    corrected = cli(*TRAIN, "epochs=1", "steps=1", "optimizer.lr=1e-5")
+    assert corrected.code == 0
+    assert "best.safetensors" in corrected.out
+    assert Path("runs/tiny/best.safetensors").is_file()
+
+
+DAMAGES = {
+    "config.json": ["{", "[]", '{"model": 3}', "[" * 100_000, '{"epochs": 1e400}'],
+    "metrics.jsonl": ["{\n", "[]\n", '{"epoch": "x", "step": 1}\n', '{"step": 1}\n'],
+    "resume.safetensors": ["", "x" * 100],
+    "lock": ["-1", "garbage"],
+}
+
+
+def test_a_damaged_run_is_a_line_among_the_others(cli):
+    cli(*TRAIN, "epochs=1")
+    good = {
+        name: Path("runs/tiny", name).read_bytes() for name in ("config.json", "metrics.jsonl")
+    }
+    count = 0
+    for name, contents in DAMAGES.items():
+        for content in contents:
+            folder = Path(f"runs/damaged{count:02d}")
+            folder.mkdir()
+            for other, data in good.items():
+                (folder / other).write_bytes(data)
+            (folder / name).write_text(content)
+            count += 1
+    Path("runs/folder/config.json").mkdir(parents=True)
+    seen = cli("runs")
+    assert seen.code == 0, seen.err
+    assert "Traceback" not in seen.out
+    assert all(f"damaged{number:02d}" in seen.out for number in range(count))
+    assert "finished" in next(line for line in seen.out.splitlines() if " tiny" in line)
+    for number in range(count):
+        for command in ("monitor", "stop"):
+            seen = cli(command, f"damaged{number:02d}")
+            assert seen.code in (0, 2)
+            assert seen.err.count("\n") == (seen.code == 2)
+
+
 def test_another_configuration_in_the_same_folder_is_refused(cli):
     assert cli(*TRAIN, "epochs=1").code == 0
     weights = Path("runs/tiny/latest.safetensors").read_bytes()
@@ -135,7 +208,7 @@ def test_a_run_in_the_background_that_cannot_start_says_why(cli):
     assert seen.code == 2
     assert seen.err.startswith("sparsefield: error: ")
     assert seen.err.count("\n") == 1
-    assert not Run(Path("r")).exists()
+    assert not Path("r").exists()
 
 
 def test_ctrl_c_before_training_starts_is_no_traceback(cli, monkeypatch):

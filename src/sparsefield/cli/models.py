@@ -38,7 +38,7 @@ def describe_models() -> dict[str, Any]:
         return sum(weight.numel() for weight in module.parameters())
 
     specs = {name: read_spec(path) for name, path in bundled_models().items()}
-    # Tensors without memory: the seeds' full sizes are counted in milliseconds.
+    # Tensors without memory, so that large models are counted in milliseconds too.
     with torch.device("meta"):
         models = {
             name: {"parameters": count(build_model(name)), "claims": asdict(kind.claims)}

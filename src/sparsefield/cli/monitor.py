@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparsefield.training.run import Run
 
 COLUMNS = ("epoch", "step", "loss", "val_psnr", "val_ssim", "lr", "images_per_second")
-EPOCHS, LOG_LINES = 8, 5
+EPOCHS, LOG_LINES, LOG_BYTES = 8, 5, 10_000
 
 
 def command(run: RunName, follow: bool = False) -> int:
@@ -30,7 +30,7 @@ def command(run: RunName, follow: bool = False) -> int:
         Console().print(_view(found))
         return 0
     with Live(_view(found), auto_refresh=False) as live:
-        while found.pid() is not None:
+        while found.owner() is not None:
             time.sleep(1)
             live.update(_view(found), refresh=True)
     return 0
@@ -54,11 +54,14 @@ def _epochs(status: Status) -> Table:
     for name in COLUMNS:
         table.add_column(name.replace("_", " ").replace("per", "/"), justify="right")
     for line in status.metrics[-EPOCHS:]:
-        table.add_row(*(f"{line[name]:.4g}" if name in line else "" for name in COLUMNS))
+        values = [line.get(name) for name in COLUMNS]
+        table.add_row(*("" if value is None else f"{value:.4g}" for value in values))
     return table
 
 
 def _log_tail(run: "Run") -> list[str]:
     if not run.log_file.is_file():
         return []
-    return run.log_file.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    with run.log_file.open("rb") as log:
+        log.seek(max(0, run.log_file.stat().st_size - LOG_BYTES))
+        return log.read().decode(errors="replace").splitlines()[-LOG_LINES:]

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 if TYPE_CHECKING:
     from sparsefield.training.loop import Progress
 
-SECONDS_BETWEEN_LINES = 30.0
+SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES = 5.0, 30.0
 
 
 def duration(seconds: float) -> str:
@@ -28,12 +28,56 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def count_fields(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many fields are done; yields the function that counts more of them."""
-    columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn())
+    """Show how many fields are done and about how long the rest takes.
+
+    On a terminal it is a bar, elsewhere a line on stderr now and then: work that is done within
+    seconds prints none.
+
+    Yields:
+        The function that counts more of them.
+    """
     console = Console(stderr=True)
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    if not console.is_terminal:
+        yield LineCounter(label, total)
+        return
+    columns = (
+        TextColumn("{task.description:<8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
         task = bars.add_task(label, total=total)
         yield lambda count: bars.advance(task, count)
+
+
+class LineCounter:
+    """Print what is done of a whole: once early, which tells how long it takes, and now and then.
+
+    Args:
+        label: What is counted.
+        total: How many there are.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(
+        self, label: str, total: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.label, self.total, self.clock = label, total, clock
+        self.done = 0
+        self.start = clock()
+        self.due = self.start + SECONDS_TO_FIRST_LINE
+
+    def __call__(self, count: int) -> None:
+        """Count some more, and print a line if it is time for one."""
+        self.done += count
+        now = self.clock()
+        if now < self.due or not 0 < self.done < self.total:
+            return
+        left = (now - self.start) * (self.total - self.done) / self.done
+        text = f"{self.label} {self.done:,}/{self.total:,}  about {duration(left)} left"
+        print(text, file=sys.stderr, flush=True)
+        self.due = now + SECONDS_BETWEEN_LINES
 
 
 @contextmanager

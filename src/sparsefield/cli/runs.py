@@ -36,18 +36,19 @@ def _row(status: Status) -> list[str]:
     """Describe a run; one that another version left behind must not hide the others."""
     try:
         return _facts(status)
-    except InputError as error:
+    except (InputError, OSError) as error:
         return [status.run.name, "", str(error)]
 
 
 def _facts(status: Status) -> list[str]:
     last, psnr = status.last, status.best_psnr
+    loss = last.get("loss")
     return [
         status.run.name,
         str(status.config.model["name"]),
         status.state,
         f"{status.epoch}" if status.config.steps else f"{status.epoch}/{status.config.epochs}",
         str(max(last.get("step", 0), status.saved_step)),
-        f"{last['loss']:.4f}" if last else "",
+        f"{loss:.4f}" if loss is not None else "",
         "" if psnr is None else f"{psnr:.2f} dB",
     ]

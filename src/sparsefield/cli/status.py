@@ -59,33 +59,28 @@ class Status:
     @property
     def best_psnr(self) -> float | None:
         """Highest validation PSNR in dB so far."""
-        values = [line["val_psnr"] for line in self.metrics if "val_psnr" in line]
+        values = [line["val_psnr"] for line in self.metrics if line.get("val_psnr") is not None]
         return max(values, default=None)
 
     @property
     def saved_step(self) -> int:
         """Step from which the run would resume."""
-        from safetensors import SafetensorError, safe_open
+        from sparsefield.training.state import saved_step
 
-        try:
-            with safe_open(self.run.resume_file, framework="pt") as file:
-                return int(file.metadata()["step"])
-        except (OSError, SafetensorError):
-            return 0
+        return saved_step(self.run.resume_file)
 
     @property
     def state(self) -> str:
         """One of "training (process N)", "finished" and "stopped"."""
-        pid = self.run.pid()
-        if pid is not None:
-            return f"training (process {pid})"
+        if self.run.owner() is not None:
+            return f"training (process {self.run.pid() or 'unknown'})"
         return "finished" if self.finished else "stopped"
 
     @property
     def seconds_left(self) -> float | None:
         """Time to the end at the speed of the last epoch; unknown before one is done."""
         rate = self.last.get("images_per_second")
-        if not rate:
+        if not rate or not self.epoch:
             return None
         whole = self.config.steps or self.last["step"] / self.epoch * self.config.epochs
         steps = whole - self.last["step"]

@@ -1,35 +1,42 @@
 """The settings of a training run: TOML preset, then key=value, checked key by key."""
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from sparsefield.core.errors import InputError, unknown_name
 from sparsefield.data.normalize import Normalizer
+from sparsefield.flow.flow import PREDICTIONS
+from sparsefield.flow.noise import NOISES
+from sparsefield.flow.path import PATHS
 from sparsefield.inference.checkpoint import ModelSpec
-from sparsefield.models import model_defaults
+from sparsefield.models import is_known, model_defaults, trust
 
 PRESETS = Path(__file__).parent.parent / "presets"
+PRESET_BYTES = 2**20
+# No setting of a backbone is as large, and no other whole number.
+LARGEST, LARGEST_INTEGER = 2**20, 2**63
 
 
 @dataclass(frozen=True)
 class FlowConfig:
     """How the backbone's prediction becomes a flow."""
 
-    prediction: Literal["velocity", "data", "noise", "score", "correction"] = "velocity"
+    prediction: Annotated[str, PREDICTIONS] = "velocity"
     """What the backbone predicts."""
-    path: Literal["linear", "variance_preserving"] = "linear"
+    path: Annotated[str, PATHS] = "linear"
     """Way from noise to data."""
     time_shift: float = 1.0
     """Moves times towards the data, see `Flow`; 1 leaves them uniform."""
     mean_fraction: float = 0.25
     """Fraction of steps spent at t = 0, where the minimiser is the posterior mean."""
-    noise: Literal["lattice", "white"] = "lattice"
+    noise: Annotated[str, NOISES] = "lattice"
     """Source noise: a function of coordinates, or numbers independent from point to point."""
     noise_length: float = 1.0
     """Correlation length of lattice noise in observed cells; at 1 it is white on the cells."""
@@ -162,33 +169,62 @@ class TrainConfig:
 def load_config(preset: str, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a preset by name or path and apply `section.key=value` overrides.
 
+    A preset may name a backbone of another package as `module:Class`. Whoever names the preset
+    trusts it: the module is imported.
+
     Raises:
         InputError: The preset or a key is unknown, or a value has the wrong type.
     """
     data = _read_preset(preset)
     for override in overrides:
         _apply_override(data, override)
+    model = data.get("model")
+    if isinstance(model, dict):
+        trust(model.get("name"))
     return config_from_dict(data)
 
 
-def config_from_dict(data: dict[str, Any]) -> TrainConfig:
+def config_from_dict(data: Any) -> TrainConfig:
     """Build a configuration from nested tables, checking every key and value.
 
+    The settings of a backbone of another package are checked if its module is imported; none is
+    imported here, because the tables may come from a file of a stranger.
+
     Raises:
-        InputError: A key is unknown, or a value has the wrong type.
+        InputError: A key is unknown, or a value has the wrong type or is out of range.
     """
-    config: TrainConfig = _build(TrainConfig, data, "")
+    if not isinstance(data, dict):
+        raise InputError(f"settings must be tables of keys and values, not {_shorten(data)}")
+    try:
+        config: TrainConfig = _build(TrainConfig, data, "")
+    except RecursionError as error:
+        raise InputError("the settings are nested too deeply") from error
     _check_ranges(config)
-    defaults = model_defaults(config.model.get("name", ""))
-    for key, value in config.model.items():
+    _check_model(config.model)
+    return config
+
+
+def _check_model(model: dict[str, Any]) -> None:
+    name = model.get("name")
+    if not isinstance(name, str):
+        raise InputError(f"model.name must be the name of a model, not {_shorten(name)}")
+    if not is_known(name):
+        return
+    defaults = model_defaults(name)
+    for key, value in model.items():
         if key == "name":
             continue
         if key not in defaults:
             raise unknown_name("key", f"model.{key}", [f"model.{name}" for name in defaults])
-        _convert(type(defaults[key]), value, f"model.{key}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
-            raise InputError(f"model.{key} must be above 0, not {value}")
-    return config
+        if isinstance(defaults[key], bool | int | float | str):
+            _convert(type(defaults[key]), value, f"model.{key}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            _check_positive(f"model.{key}", value)
+
+
+def _check_positive(key: str, value: float) -> None:
+    if not 0 < value < LARGEST:
+        raise InputError(f"{key} must be above 0 and below {LARGEST:,}, not {_shorten(value)}")
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -278,13 +314,20 @@ def preset_names() -> list[str]:
 
 def _read_preset(preset: str) -> dict[str, Any]:
     path = PRESETS / f"{preset}.toml"
-    if not path.is_file():
+    if preset not in preset_names():
         path = Path(preset)
-        if path.suffix != ".toml" or not path.is_file():
+        if "\0" in preset or path.suffix != ".toml" or not path.is_file():
             raise unknown_name("preset", preset, preset_names())
     try:
-        return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        with path.open("rb") as file:
+            content = file.read(PRESET_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > PRESET_BYTES:
+        raise InputError(f"{path} is no preset: it is larger than {PRESET_BYTES:,} bytes")
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}") from error
 
 
@@ -303,9 +346,10 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 def _parse(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return parsed["value"] if parsed.keys() == {"value"} else text
 
 
 def _build(kind: type[Any], data: dict[str, Any], prefix: str) -> Any:
@@ -321,21 +365,46 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return _build(typing.cast(type, hint), value, key + ".")
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        if not isinstance(value, str) or value not in arguments[1]:
+            raise unknown_name(f"value of {key}", _shorten(value).strip("'"), list(arguments[1]))
+        return value
     if origin is Literal:
         if not any(value == choice and type(value) is type(choice) for choice in arguments):
             choices = [str(choice).lower() for choice in arguments]
-            raise unknown_name(f"value of {key}", str(value), choices)
+            raise unknown_name(f"value of {key}", _shorten(value).strip("'"), choices)
         return value
     if origin is tuple:
         return _convert_tuple(arguments, value, key)
     if origin is types.UnionType:
-        return value
-    expected = origin or hint
+        return value if value is None else _convert(arguments[0], value, key)
+    return _convert_plain(origin or hint, value, key)
+
+
+def _convert_plain(expected: type, value: Any, key: str) -> Any:
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < LARGEST_INTEGER else math.inf
     if not isinstance(value, expected) or (expected is not bool and isinstance(value, bool)):
-        raise InputError(f"{key} must be {expected.__name__}, not {value!r}")
+        name = "a table" if dataclasses.is_dataclass(expected) else expected.__name__
+        raise InputError(f"{key} must be {name}, not {_shorten(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{key} must be a finite number, not {value}")
+    if isinstance(value, int) and abs(value) >= LARGEST_INTEGER:
+        raise InputError(f"{key} must be below 2^63, not {_shorten(value)}")
+    if isinstance(value, str) and "\0" in value:
+        raise InputError(f"{key} must hold no null character")
     return value
+
+
+def _shorten(value: Any) -> str:
+    """Show a value in no more than a line; a number may have more digits than Python prints."""
+    if isinstance(value, int) and abs(value) >= LARGEST_INTEGER:
+        return "a larger number"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        text = type(value).__name__
+    return text if len(text) <= 60 else text[:60] + "..."
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, key: str) -> tuple[Any, ...]:

@@ -1,14 +1,15 @@
 """The training loop: batches in, checkpoints, metrics and figures out."""
 
 import math
+import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from types import FrameType
 
-import numpy as np
 import torch
 
 from sparsefield.core.devices import autocast_type, choose_device
@@ -22,10 +23,23 @@ from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, resolve
 from sparsefield.inference.model import Model
 from sparsefield.nn.recompute import recompute_blocks
 from sparsefield.training.batches import Batch, TrainingBatches
+from sparsefield.training.changes import (
+    FLAG,
+    ROUNDING,
+    Change,
+    check_changes,
+    describe_changes,
+    find_changes,
+)
 from sparsefield.training.config import TrainConfig, follow_run
 from sparsefield.training.data import TrainingData, follow_data, open_training_data
 from sparsefield.training.run import Run
-from sparsefield.training.state import TrainState
+from sparsefield.training.state import (
+    TrainState,
+    describe_environment,
+    fingerprint,
+    saved_step,
+)
 
 
 @dataclass(frozen=True)
@@ -45,27 +59,47 @@ class Stopped(Exception):
     """The run was asked to end; its state is saved."""
 
 
+class Diverged(InputError):
+    """The loss, a gradient, the weights or a score are not finite; the saved state is sound."""
+
+
 def train(
-    config: TrainConfig, run: Run, report: Callable[[Progress], None] = lambda progress: None
+    config: TrainConfig,
+    run: Run,
+    report: Callable[[Progress], None] = lambda progress: None,
+    *,
+    allow_changes: bool = False,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Train a model in a run folder, from the start or from where a previous call ended.
+
+    Nothing is written before all that can be refused has been checked.
 
     Args:
         config: Settings.
         run: Folder of the run.
         report: Called after every step.
+        allow_changes: Go on from the saved state with other settings, see `check_changes`.
+        notify: Called with a line for everything that differs from when the state was saved.
 
     Raises:
         InputError: Data or settings are unusable, or a file cannot be written.
+        Diverged: The loss or the weights became infinite.
         Stopped: A signal asked for the end; the same call continues.
     """
-    if run.exists():
+    if run.exists() and run.has_results():
         config = follow_run(config, run.read_config())
     data = open_training_data(config)
     config = follow_data(config, data)
     with run.claim():
-        run.write_config(config)
-        Trainer(config, run, data, report).run_all()
+        changes = find_changes(run.read_config(), config) if run.exists() else []
+        if run.has_results():
+            check_changes(changes, str(run.folder), allow_changes)
+        trainer = Trainer(config, run, data, report)
+        for line in describe_changes(changes, run.has_results()) + trainer.notes:
+            notify(line)
+        trainer.begin(changes)
+        trainer.run_all()
 
 
 class Trainer:
@@ -87,23 +121,83 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.report = config, run, report
         self.validation = data.validation
+        self.fields = [part.values for part in data if part is not None]
         self.device = choose_device(config.device)
         self.autocast = autocast_type(config.precision, self.device)
         self.spec = config.spec(data.training.normalizer, data.training.shape)
         torch.manual_seed(config.seed)
         flow = self.spec.build().to(self.device)
-        if config.init:
+        resumes = run.resume_file.is_file()
+        if config.init and not resumes:
             _take_weights(flow, config.init)
         self.state = TrainState(flow, config.optimizer, config.freeze)
         if config.recompute:
             recompute_blocks(self.state.flow)
         self.batches = TrainingBatches(data.training, config, data.finer)
-        self.steps = config.steps or config.epochs * self.batches.steps_per_epoch
         self.psnr: float | None = None
         self.stop_requested = False
-        if run.resume_file.is_file():
-            self.state.load(run.resume_file)
-            run.rewind_metrics(self.state.step)
+        self.notes: list[str] = []
+        if resumes:
+            self._resume()
+
+    @property
+    def steps(self) -> int:
+        """Step at which the run ends."""
+        whole = self.state.origin + self.config.epochs * self.batches.steps_per_epoch
+        return self.config.steps or whole
+
+    def _resume(self) -> None:
+        """Load the saved state, and note what makes the rest of the run differ.
+
+        Raises:
+            InputError: The state is damaged, of another model, of other fields or beyond the end.
+        """
+        state, per_epoch = self.state, self.batches.steps_per_epoch
+        state.load(self.run.resume_file)
+        self._check_fields()
+        if state.per_epoch not in (0, per_epoch):
+            finished = (state.step - state.origin) // state.per_epoch
+            state.origin = state.step - finished * per_epoch
+            state.counted, state.losses, state.grad_norms = 0, 0.0, 0.0
+        if state.step > self.steps:
+            raise InputError(
+                f"{self.config.length} end before step {state.step}, at which {self.run.folder} "
+                "was saved; set epochs or steps to more"
+            )
+        now = describe_environment(self.device, self.autocast)
+        changed = [
+            f"{name} {state.environment[name]} -> {value}"
+            for name, value in now.items()
+            if state.environment.get(name, value) != value
+        ]
+        if changed:
+            self.notes.append(f"changed: {', '.join(changed)}; {ROUNDING}")
+
+    def _check_fields(self) -> None:
+        if self.state.data not in ("", self._fingerprint):
+            raise InputError(
+                f"the data {', '.join(self.config.data.paths)} hold other fields than those that "
+                f"{self.run.folder} was trained on; restore them, or start another --run folder "
+                f"with init={self.run.folder}"
+            )
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.fields)
+
+    def begin(self, changes: Sequence[Change]) -> None:
+        """Write the settings, and a line of history on this process and what it changes."""
+        self.state.per_epoch = self.batches.steps_per_epoch
+        self.state.environment = describe_environment(self.device, self.autocast)
+        self.state.data = self._fingerprint
+        self.run.rewind_metrics(self.state.step)
+        self.run.append_history(
+            pid=os.getpid(),
+            step=self.state.step,
+            environment=self.state.environment,
+            changes={change.key: [change.before, change.now] for change in changes},
+        )
+        self.run.write_config(self.config)
 
     def run_all(self) -> None:
         """Train to the end; on SIGTERM or SIGINT save the state and raise `Stopped`."""
@@ -118,12 +212,11 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         """Run to the end of the current epoch, saving the state now and then."""
-        per_epoch = self.batches.steps_per_epoch
-        epoch = self.state.step // per_epoch
-        losses, grad_norms, first = [], [], self.state.step
+        state, per_epoch = self.state, self.batches.steps_per_epoch
+        epoch, first = (state.step - state.origin) // per_epoch, state.step
         start = saved = time.monotonic()
-        end = min((epoch + 1) * per_epoch, self.steps)
-        while self.state.step < end:
+        end = min(state.origin + (epoch + 1) * per_epoch, self.steps)
+        while state.step < end:
             # Before a step, never after the last one: only `_finish_epoch` saves a whole epoch.
             if self.stop_requested or time.monotonic() - saved > self.config.resume_every:
                 self._save_state()
@@ -131,20 +224,22 @@ class Trainer:
             if self.stop_requested:
                 raise Stopped
             loss, norm = self.run_step()
-            losses.append(loss)
-            grad_norms.append(norm)
-            rate = (self.state.step - first) / (time.monotonic() - start)
+            state.counted += 1
+            state.losses += loss
+            state.grad_norms += norm
+            rate = (state.step - first) / (time.monotonic() - start)
             self._report(epoch, loss, rate)
-        self._finish_epoch(epoch + 1, float(np.mean(losses)), float(np.mean(grad_norms)), rate)
+        self._finish_epoch(epoch + 1, rate)
 
     def run_step(self) -> tuple[float, float]:
         """Take one step; return the loss and the norm of its gradient.
 
         Raises:
-            InputError: The loss is not finite.
+            Diverged: The loss or a gradient is not finite; the weights have not moved.
         """
         step, start = self.state.step, time.process_time()
-        batch = _to_device(self.batches(step), self.device)
+        position = step - self.state.origin
+        batch = _to_device(self.batches(position), self.device)
         flow = self.state.flow
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             t = flow.shift(batch.u)
@@ -154,33 +249,35 @@ class Trainer:
             loss = (weights * losses).mean()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise InputError(
-                f"the loss of step {step} is {value}; lower optimizer.lr and run again: "
-                "the last saved state is sound"
-            )
+            raise self._diverged(f"the loss of step {step} is {value}")
         loss.backward()
-        norm = self.state.update(learning_rate(self.config, step, self.steps))
+        rate = learning_rate(self.config, position, self.steps - self.state.origin)
+        norm = self.state.update(rate)
+        if not math.isfinite(norm):
+            raise self._diverged(f"the gradient of step {step} has norm {norm}")
         self.state.cpu_seconds += time.process_time() - start
         return value, norm
 
-    def _finish_epoch(self, epoch: int, loss: float, grad_norm: float, rate: float) -> None:
-        """Validate, draw, save and log as often as the settings say."""
+    def _finish_epoch(self, epoch: int, rate: float) -> None:
+        """Validate, plot, save and log as often as the settings say."""
+        self._check_weights()
+        state, whole = self.state, self.steps - self.state.origin
         due = {
             name: epoch % every == 0 or self.state.step >= self.steps
             for name, every in (
                 ("evaluate", self.config.eval_every),
                 ("keep", self.config.save_every),
-                ("draw", self.config.visualize_every),
+                ("plot", self.config.visualize_every),
             )
         }
         line = {
-            "step": self.state.step,
+            "step": state.step,
             "epoch": epoch,
-            "loss": loss,
-            "grad_norm": grad_norm,
-            "lr": learning_rate(self.config, self.state.step - 1, self.steps),
+            "loss": state.losses / max(1, state.counted),
+            "grad_norm": state.grad_norms / max(1, state.counted),
+            "lr": learning_rate(self.config, state.step - 1 - state.origin, whole),
             "images_per_second": rate * self.config.batch_size,
-            "cpu_seconds": self.state.cpu_seconds,
+            "cpu_seconds": state.cpu_seconds,
         }
         model = self._model()
         if due["evaluate"]:
@@ -189,23 +286,26 @@ class Trainer:
         save_checkpoint(self.run.latest, model.spec, weights)
         if due["keep"]:
             save_checkpoint(self.run.epoch(epoch), model.spec, weights)
-        if due["draw"]:
-            self._draw(model, epoch)
+        if due["plot"]:
+            self._plot(model, epoch)
         self.run.append_metrics(**line)
+        state.counted, state.losses, state.grad_norms = 0, 0.0, 0.0
         self._save_state()
 
     def _validate(self, model: Model) -> dict[str, float]:
         scores = evaluate_mean(model, self.validation, self._protocol()).scores
         means = {f"val_{name}": float(values.mean()) for name, values in scores.items()}
         self.psnr = means["val_psnr"]
+        if not self.psnr > -math.inf:
+            raise self._diverged(f"validation at step {self.state.step} scores {self.psnr} dB")
         if self.psnr > self.state.best:
             self.state.best = self.psnr
             weights = self.state.average.backbone.state_dict()
             save_checkpoint(self.run.best, model.spec, weights)
         return means
 
-    def _draw(self, model: Model, epoch: int) -> None:
-        """Draw rows of truth, observed points, target points, prediction and full field."""
+    def _plot(self, model: Model, epoch: int) -> None:
+        """Plot rows of truth, observed points, target points, prediction and full field."""
         if find_spec("matplotlib") is None:  # the extra `plot`, which training can do without
             return
         target, path = self.config.data.target, self.run.figure(epoch)
@@ -226,7 +326,23 @@ class Trainer:
         spec = ModelSpec(**{**vars(self.spec), "card": card})
         return Model(self.run.name, self.state.average, spec)
 
+    def _check_weights(self) -> None:
+        try:
+            self.state.check_finite()
+        except InputError as error:
+            raise self._diverged(str(error)) from error
+
+    def _diverged(self, what: str) -> Diverged:
+        step, rate = saved_step(self.run.resume_file), self.config.optimizer.lr
+        again = f"run again with a lower optimizer.lr than {rate:g}"
+        if self.run.resume_file.is_file():
+            advice = f"the state saved at step {step} is sound: {again} and {FLAG}"
+        else:
+            advice = f"no state was saved yet: {again}"
+        return Diverged(f"training has diverged: {what}; {advice}")
+
     def _save_state(self) -> None:
+        self._check_weights()
         self.state.save(self.run.resume_file)
 
     def _report(self, epoch: int, loss: float, rate: float) -> None:

@@ -1,21 +1,52 @@
 """The state of a training run, and its exact copy on disk."""
 
 import copy
+import hashlib
+import math
+import platform
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sparsefield.core.checks import check_finite
 from sparsefield.core.errors import InputError
-from sparsefield.core.files import write_tensors
+from sparsefield.core.files import dump_json, parse_json, write_tensors
 from sparsefield.flow.flow import Flow
 from sparsefield.training.config import OptimizerConfig
 
+# What the state counts, and how it is written; a state of an older version lacks some.
+NUMBERS: dict[str, type[int] | type[float]] = {
+    "step": int,
+    "best": float,
+    "cpu_seconds": float,
+    "origin": int,
+    "per_epoch": int,
+    "counted": int,
+    "losses": float,
+    "grad_norms": float,
+}
+NEEDED = ("step", "best", "cpu_seconds")
+
 
 class TrainState:
-    """Weights, averaged weights, optimiser and step count: all that a resumed run needs.
+    """Weights, averaged weights, optimiser and counts: all that a resumed run needs.
+
+    Attributes:
+        step: Steps taken.
+        best: Best validation PSNR so far, in dB.
+        cpu_seconds: Of all steps, over all processes that took part.
+        origin: Step at which the first epoch would have begun in batches of today's size.
+        per_epoch: Steps of an epoch; 0 if an older version saved the state.
+        counted: Steps of the unfinished epoch in the sums that follow.
+        losses: Sum of their losses.
+        grad_norms: Sum of the norms of their gradients.
+        environment: What the last digits depend on, see `describe_environment`.
+        data: Fingerprint of the fields.
 
     Args:
         flow: The flow to train.
@@ -29,9 +60,11 @@ class TrainState:
     def __init__(self, flow: Flow, config: OptimizerConfig, freeze: tuple[str, ...] = ()) -> None:
         self.flow = flow
         self.average: Flow = copy.deepcopy(flow).eval().requires_grad_(False)
-        self.step = 0
+        self.step = self.origin = self.per_epoch = self.counted = 0
         self.best = float("-inf")
-        self.cpu_seconds = 0.0  # of all steps, over all processes that took part
+        self.cpu_seconds = self.losses = self.grad_norms = 0.0
+        self.environment: dict[str, str] = {}
+        self.data = ""
         self.config = config
         for prefix in freeze:
             _freeze(flow, prefix)
@@ -45,16 +78,22 @@ class TrainState:
         self._initialise_moments()
 
     def update(self, learning_rate: float) -> float:
-        """Clip the gradients, step the optimiser and the average; return the gradient's norm."""
+        """Clip the gradients, step the optimiser and the average; return the gradient's norm.
+
+        Nothing moves by a gradient that is not finite: its norm tells.
+        """
         weights: list[Tensor] = list(self.trained.values())
-        norm = nn.utils.clip_grad_norm_(weights, self.config.clip)
+        norm = float(nn.utils.clip_grad_norm_(weights, self.config.clip))
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            return norm
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._move_average(weights)
-        return float(norm)
+        return norm
 
     @torch.no_grad()
     def _move_average(self, weights: list[Tensor]) -> None:
@@ -63,14 +102,24 @@ class TrainState:
         average: list[Tensor] = [self.average.get_parameter(name) for name in self.trained]
         torch._foreach_lerp_(average, weights, 1 - decay)
 
+    def check_finite(self) -> None:
+        """Check that no step has broken the weights.
+
+        Raises:
+            InputError: A weight or its average is not finite.
+        """
+        for part in (self.flow, self.average):
+            for name, weight in part.named_parameters():
+                check_finite(f"the weights {name} after step {self.step}", weight.detach())
+
     def save(self, path: Path) -> None:
         """Write the whole state atomically.
 
         Raises:
             InputError: The file cannot be written.
         """
-        numbers = {"step": self.step, "best": self.best, "cpu_seconds": self.cpu_seconds}
-        metadata = {name: repr(number) for name, number in numbers.items()}
+        metadata = {name: repr(kind(getattr(self, name))) for name, kind in NUMBERS.items()}
+        metadata |= {"environment": dump_json(self.environment), "data": self.data}
         write_tensors(path, self._tensors(), metadata)
 
     def load(self, path: Path) -> None:
@@ -80,18 +129,32 @@ class TrainState:
             InputError: The file is damaged or belongs to another model.
         """
         try:
-            saved = load_file(path)
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is damaged: {error}; delete it to start again") from error
+                metadata = file.metadata() or {}
+            saved = load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(path, error) from error
         current = self._tensors()
-        if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in current.items()}:
+        if _kinds(saved) != _kinds(current):
             raise InputError(f"{path} belongs to another model; choose another --run folder")
+        self._read_numbers(metadata, path)
+        for name, tensor in saved.items():
+            try:
+                check_finite(name, tensor)
+            except InputError as error:
+                raise _damaged(path, error) from error
         for name, tensor in current.items():
             tensor.copy_(saved[name])
-        self.step, self.best = int(metadata["step"]), float(metadata["best"])
-        self.cpu_seconds = float(metadata["cpu_seconds"])
+
+    def _read_numbers(self, metadata: dict[str, str], path: Path) -> None:
+        for name, kind in NUMBERS.items():
+            if name in metadata or name in NEEDED:
+                setattr(self, name, _number(metadata.get(name, ""), kind, name, path))
+        environment = parse_json(metadata.get("environment", "{}"), str(path))
+        if not isinstance(environment, dict):
+            raise _damaged(path, "its environment is no object")
+        self.environment = {str(key): str(value) for key, value in environment.items()}
+        self.data = metadata.get("data", "")
 
     def _initialise_moments(self) -> None:
         """Create the moments of every weight, also of those that no step has moved yet."""
@@ -109,6 +172,61 @@ class TrainState:
             for kind, moment in self.optimizer.state[weight].items():
                 tensors[f"optimizer.{kind}.{name}"] = moment
         return tensors
+
+
+def describe_environment(device: torch.device, autocast: torch.dtype | None) -> dict[str, str]:
+    """Return what the last digits of a training run depend on, beside its settings.
+
+    Sums are rounded in an order that the number of threads, the instructions of the processor and
+    the version of the library decide.
+    """
+    return {
+        "device": device.type,
+        "precision": str(autocast or torch.float32).removeprefix("torch."),
+        "threads": str(torch.get_num_threads()),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "torch": torch.__version__.partition("+")[0],
+    }
+
+
+def fingerprint(parts: Iterable[np.ndarray]) -> str:
+    """Return a hash of arrays: their types, shapes and values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(f"{part.dtype} {part.shape};".encode())
+        for item in part:
+            digest.update(np.ascontiguousarray(item).data)
+    return digest.hexdigest()
+
+
+def saved_step(path: Path) -> int:
+    """Return the step of a state on disk, without its tensors; 0 if there is no sound one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(_number((file.metadata() or {}).get("step", ""), int, "step", path))
+    except (OSError, SafetensorError, ValueError):
+        return 0
+
+
+def _number(text: str, kind: type[int] | type[float], name: str, path: Path) -> int | float:
+    """Read a number of the metadata."""
+    try:
+        number = kind(text)
+    except (ValueError, OverflowError) as error:
+        raise _damaged(path, f"its {name} is {text[:50]!r}") from error
+    lowest = 0 if kind is int and name != "origin" else -math.inf
+    if number != number or number < lowest or (kind is int and abs(number) >= 2**62):
+        raise _damaged(path, f"its {name} is {text[:50]}")
+    return number
+
+
+def _kinds(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def _damaged(path: Path, reason: object) -> InputError:
+    return InputError(f"{path} is damaged: {reason}; delete it to start again")
 
 
 def _freeze(flow: Flow, prefix: str) -> None:
