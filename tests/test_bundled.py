@@ -5,9 +5,9 @@ import torch
 
 from sparsefield.data.observation import Observation
 from sparsefield.data.photographs import example
+from sparsefield.data.query import Grid
 from sparsefield.inference.checkpoint import bundled_models
 from sparsefield.inference.model import load
-from sparsefield.inference.reconstruction import reconstruct
 
 SIDE = 32
 
@@ -25,9 +25,10 @@ def rms(values):
 @pytest.mark.parametrize("name", bundled_models())
 def test_means_of_all_grids_agree_at_shared_points(name):
     model, obs = load(name), Observation(*example())
-    coarse = reconstruct(model, obs)
+    posterior = model.condition(obs)
+    coarse = posterior.mean()
     for size in (96, 160):
-        fine = reconstruct(model, obs, shape=(size, size))
+        fine = posterior.mean(Grid(size, size))
         shared = on_shared_points(fine, fine.mean)
         torch.testing.assert_close(shared.flatten(0, 1), coarse.mean, atol=1e-5, rtol=0)
 
@@ -35,7 +36,7 @@ def test_means_of_all_grids_agree_at_shared_points(name):
 def test_a_draw_on_a_finer_grid_is_nearly_the_same_draw():
     """Draws of a seed differ less between 32 and 96 than half of what draws of two seeds do."""
     model, obs = load("default"), Observation(*example())
-    coarse, fine = (reconstruct(model, obs, shape=(n, n), samples=6) for n in (SIDE, 96))
+    coarse, fine = (model.condition(obs).sample(Grid(n, n), 6) for n in (SIDE, 96))
     shared = on_shared_points(fine, fine.samples).flatten(1, 2)
     apart = rms(coarse.samples - coarse.samples.roll(1, 0))
     assert rms(shared - coarse.samples) < 0.5 * apart

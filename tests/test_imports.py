@@ -1,6 +1,7 @@
 """The one-way order of imports, and an `import sparsefield` that costs nothing."""
 
 import ast
+import inspect
 import subprocess
 import sys
 import tomllib
@@ -88,6 +89,44 @@ def test_public_names_resolve_and_are_declared_for_type_checkers():
         assert name in dir(sparsefield)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = sparsefield.nonsense
+
+
+def face():
+    """Yield every public callable by its name: functions, classes and their public methods."""
+    for name in sparsefield.__all__:
+        found = getattr(sparsefield, name)
+        if name == "samplers":
+            yield from ((f"samplers.{n}", getattr(found, n)) for n in found.__all__)
+        elif inspect.isclass(found):
+            yield name, found
+            methods = inspect.getmembers(found, inspect.isroutine)
+            yield from ((f"{name}.{n}", method) for n, method in methods if not n.startswith("_"))
+        elif callable(found):
+            yield name, found
+
+
+FACE = {name: found for name, found in face() if callable(found) and not isinstance(found, dict)}
+
+
+def test_the_public_face_is_what_the_design_says():
+    wanted = ["load", "Model.condition", "Posterior.mean", "Posterior.sample", "Posterior.within"]
+    wanted += ["Posterior.recalibrated", "Grid", "Points", "Observation", "reconstruct"]
+    wanted += ["Field.quantiles", "Field.on_grid", "Field.plot", "Field.save", "Field.to_xarray"]
+    wanted += [f"samplers.{name}" for name in ("Heun", "Euler", "AdamsBashforth", "Exponential")]
+    wanted += [f"samplers.{name}" for name in ("SDE", "DDIM", "DormandPrince")]
+    assert set(wanted) <= set(FACE)
+
+
+@pytest.mark.parametrize("name", FACE)
+def test_no_public_function_has_more_than_six_parameters_or_three_by_position(name):
+    try:
+        parameters = inspect.signature(FACE[name]).parameters.values()
+    except ValueError:
+        pytest.skip("a class without a signature of its own")
+    own = [p for p in parameters if p.name not in ("self", "cls")]
+    assert len(own) <= 6, f"{name} takes {len(own)} parameters"
+    by_position = [p for p in own if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    assert len(by_position) <= 3, f"{name} takes {len(by_position)} parameters by position"
 
 
 def test_version_is_that_of_the_project():

@@ -3,14 +3,19 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparsefield.core import moved
+
 if TYPE_CHECKING:
+    from sparsefield import samplers
     from sparsefield.core.errors import InputError
     from sparsefield.data.dataset import open_dataset
-    from sparsefield.data.grids import cell_centres
     from sparsefield.data.observation import Observation
     from sparsefield.data.photographs import example
+    from sparsefield.data.query import Grid, Points
+    from sparsefield.inference.field import Field
     from sparsefield.inference.model import Model, load
-    from sparsefield.inference.reconstruction import Reconstruction, fit_spread, reconstruct
+    from sparsefield.inference.posterior import Posterior
+    from sparsefield.inference.reconstruction import reconstruct
     from sparsefield.models import MODELS, build_model
     from sparsefield.samplers import SAMPLERS
 
@@ -19,42 +24,50 @@ __version__ = "0.1.0"
 __all__ = [
     "MODELS",
     "SAMPLERS",
+    "Field",
+    "Grid",
     "InputError",
     "Model",
     "Observation",
-    "Reconstruction",
+    "Points",
+    "Posterior",
     "__version__",
     "build_model",
-    "cell_centres",
     "example",
-    "fit_spread",
     "load",
     "open_dataset",
     "reconstruct",
+    "samplers",
 ]
 
 # Resolved on first use, so that `import sparsefield` does not wait for torch.
 _HOMES = {
+    "Field": "inference.field",
+    "Grid": "data.query",
     "InputError": "core.errors",
     "MODELS": "models",
     "Model": "inference.model",
     "Observation": "data.observation",
-    "Reconstruction": "inference.reconstruction",
+    "Points": "data.query",
+    "Posterior": "inference.posterior",
     "SAMPLERS": "samplers",
     "build_model": "models",
-    "cell_centres": "data.grids",
     "example": "data.photographs",
-    "fit_spread": "inference.reconstruction",
     "load": "inference.model",
     "open_dataset": "data.dataset",
     "reconstruct": "inference.reconstruction",
 }
 
+moved.install()
+_moved_name = moved.moved_names(__name__)
+
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
+    if name == "samplers":
+        return import_module("sparsefield.samplers")
     if name not in _HOMES:
-        raise AttributeError(f"module 'sparsefield' has no attribute '{name}'")
+        return _moved_name(name)
     value = getattr(import_module(f"sparsefield.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

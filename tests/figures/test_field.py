@@ -61,7 +61,7 @@ def test_scalar_fields_share_their_limits():
 
 
 def test_free_points_have_no_picture():
-    with pytest.raises(InputError, match="pass shape="):
+    with pytest.raises(InputError, match="ask for the field at a Grid"):
         plot_field(observe((8, 9)), None, torch.rand(72, 3))
 
 

@@ -15,8 +15,8 @@ from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import WhiteNoise
 from sparsefield.inference.checkpoint import ModelSpec
 from sparsefield.inference.model import Model
-from sparsefield.inference.recalibration import hold_out, scale_spread, spread_factor
-from sparsefield.inference.reconstruction import fit_spread, reconstruct
+from sparsefield.inference.recalibration import hold_out, inflate, inflation_factor
+from sparsefield.samplers import build_sampler
 
 SHAPE, M, C = (41,), 23, 60
 FIELD = GaussianField(length=0.1, nugget=1e-6)
@@ -24,7 +24,7 @@ SCALES = torch.logspace(-1, 1, C)
 NORMALIZER = Normalizer((5.0,) * C, tuple(SCALES.tolist()))
 
 
-class Posterior(Backbone):
+class ExactPosterior(Backbone):
     """The exact flow of FIELD given observations, with draws narrower by `factor`."""
 
     claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
@@ -55,10 +55,16 @@ class Posterior(Backbone):
         return mean + modes @ (gain[:, None] * (modes.T @ (x_t - time * mean)))
 
 
+def factor_of(model, obs, steps=10, sampler="deis:grid=late", **settings):
+    """Return the inflation that held-out observations ask for."""
+    chosen = build_sampler(sampler, steps)
+    return model.condition(obs).recalibrated(sampler=chosen, **settings).inflation.factor
+
+
 def make_model(factor):
     spec = ModelSpec("v1", {}, "data", 1.0, NORMALIZER, SHAPE)
     # the closed form is that of white noise, on the grid and off it
-    return Model("posterior", Flow(Posterior(factor), "data", noise=WhiteNoise()), spec)
+    return Model("posterior", Flow(ExactPosterior(factor), "data", noise=WhiteNoise()), spec)
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +80,17 @@ def field():
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
 def test_the_factor_by_which_draws_are_too_narrow_is_found_from_observations(field, factor):
     settings = {"folds": 4, "samples": 12, "steps": 20}
-    assert fit_spread(make_model(factor), field[1], **settings) == pytest.approx(factor, rel=0.06)
+    assert factor_of(make_model(factor), field[1], **settings) == pytest.approx(factor, rel=0.06)
 
 
 def test_recalibrated_draws_err_as_they_spread(field):
     truth, obs = field
-    model, settings = make_model(2.0), {"samples": 12, "steps": 20}
-    plain = reconstruct(model, obs, **settings)
-    scaled = reconstruct(model, obs, recalibrate=True, **settings)
-    assert plain.spread == 1
+    posterior, sampler = make_model(2.0).condition(obs), build_sampler("deis:grid=late", 20)
+    plain = posterior.sample(None, 12, sampler=sampler)
+    scaled = posterior.recalibrated(sampler=sampler).sample(None, 12, sampler=sampler)
+    assert plain.inflation == 1
     assert torch.equal(plain.mean, scaled.mean)
-    moved = plain.mean + scaled.spread * (plain.samples - plain.mean)
+    moved = plain.mean + scaled.inflation * (plain.samples - plain.mean)
     torch.testing.assert_close(scaled.samples, moved)
     torch.testing.assert_close(scaled.std, scaled.samples.std(0))
     error = ((truth - plain.mean) / SCALES).square().mean()
@@ -108,12 +114,13 @@ def noisy(field, monkeypatch):
     monkeypatch.setattr("sparsefield.data.measurement.fit_measured_field", known)
     truth, obs = field
     error = 0.3 * SCALES * torch.randn(obs.values.shape)
-    return truth, Observation(obs.coords, obs.values + error), (0.3 * SCALES).tolist()
+    return truth, Observation(obs.coords, obs.values + error, (0.3 * SCALES)[None])
 
 
 def test_stated_noise_gives_the_posterior_of_noisy_measurements(noisy):
-    _, obs, sigma = noisy
-    result = reconstruct(make_model(1.0), obs, samples=400, steps=24, noise=sigma)
+    _, obs = noisy
+    sampler = build_sampler("deis:grid=late", 24)
+    result = make_model(1.0).condition(obs).sample(None, 400, sampler=sampler)
     prior = GaussianField(FIELD.length, 1.0, 0.3**2)
     arrays = [obs.coords, NORMALIZER.apply(obs.values), result.coords]
     mean, std = prior.posterior(*(x.double().numpy() for x in arrays))
@@ -126,12 +133,13 @@ def test_stated_noise_gives_the_posterior_of_noisy_measurements(noisy):
 
 
 def test_recalibration_does_not_take_noise_for_error(noisy):
-    _, obs, sigma = noisy
+    _, obs = noisy
+    exact = Observation(obs.coords, obs.values)
     settings = {"folds": 4, "samples": 12, "steps": 20}
-    assert fit_spread(make_model(1.0), obs, **settings, noise=sigma) == pytest.approx(1, rel=0.1)
-    assert fit_spread(make_model(1.0), obs, **settings) > 1.2
+    assert factor_of(make_model(1.0), obs, **settings) == pytest.approx(1, rel=0.1)
+    assert factor_of(make_model(1.0), exact, **settings) > 1.2
     with pytest.raises(InputError, match="closer to the mean than their stated noise"):
-        spread_factor(
+        inflation_factor(
             lambda held: (torch.ones(4, 1), torch.randn(3, 4, 1)),
             torch.zeros(4, 1),
             2,
@@ -144,9 +152,9 @@ def test_observations_off_the_grid_and_padding_are_dealt_with(field):
     _, obs = field
     settings = {"folds": 3, "samples": 4, "steps": 6}
     shifted = Observation(obs.coords + 0.011, obs.values)
-    assert fit_spread(make_model(1.0), shifted, **settings) == pytest.approx(1, rel=0.15)
-    padded = fit_spread(make_model(1.0), shifted.pad(M + 5), **settings)
-    assert padded == fit_spread(make_model(1.0), shifted, **settings)
+    assert factor_of(make_model(1.0), shifted, **settings) == pytest.approx(1, rel=0.15)
+    padded = factor_of(make_model(1.0), shifted.pad(M + 5), **settings)
+    assert padded == factor_of(make_model(1.0), shifted, **settings)
 
 
 def test_every_observation_is_held_out_once():
@@ -160,21 +168,21 @@ def test_every_observation_is_held_out_once():
 def test_the_factor_compares_held_out_errors_with_the_unbiased_variance():
     values = torch.tensor([[3.0], [0.0]])
     draws = torch.tensor([-1.0, 0.0, 1.0])[:, None, None].expand(3, 2, 1)  # variance 1
-    found = spread_factor(lambda held: (torch.zeros(2, 1), draws), values, folds=2, seed=0)
+    found = inflation_factor(lambda held: (torch.zeros(2, 1), draws), values, folds=2, seed=0)
     assert found == pytest.approx(np.sqrt(9 / 2))
 
 
 def test_exact_means_leave_the_spread_and_draws_without_spread_are_refused():
     values, same = torch.ones(4, 1), torch.ones(3, 4, 1)
-    assert spread_factor(lambda held: (values, same), values, folds=2, seed=0) == 1
+    assert inflation_factor(lambda held: (values, same), values, folds=2, seed=0) == 1
     with pytest.raises(InputError, match="do not vary"):
-        spread_factor(lambda held: (values + 1, same), values, folds=2, seed=0)
+        inflation_factor(lambda held: (values + 1, same), values, folds=2, seed=0)
 
 
-def test_scaling_moves_draws_about_the_mean():
+def test_inflation_moves_samples_about_the_mean():
     draws, mean = torch.randn(3, 7, 2), torch.randn(7, 2)
-    assert torch.equal(scale_spread(mean.expand(3, -1, -1), mean, 9.0), mean.expand(3, -1, -1))
-    scaled = scale_spread(draws, mean, 2.0)
+    assert torch.equal(inflate(mean.expand(3, -1, -1), mean, 9.0), mean.expand(3, -1, -1))
+    scaled = inflate(draws, mean, 2.0)
     torch.testing.assert_close(scaled - mean, 2 * (draws - mean))
 
 
@@ -184,8 +192,9 @@ def test_recalibrated_draws_stay_within_the_range_of_values(field):
     bounded = Normalizer(NORMALIZER.offset, NORMALIZER.scale, low, high)
     spec = ModelSpec("v1", {}, "data", 1.0, bounded, SHAPE)
     model = Model("bounded", make_model(3.0).flow, spec)
-    result = reconstruct(model, obs, samples=3, steps=4, recalibrate=True)
-    assert result.spread > 1
+    sampler = build_sampler("deis:grid=late", 4)
+    result = model.condition(obs).recalibrated(sampler=sampler).sample(None, 3, sampler=sampler)
+    assert result.inflation > 1
     assert result.samples.min() >= low
     assert result.samples.max() <= high
 
@@ -202,9 +211,4 @@ def test_recalibrated_draws_stay_within_the_range_of_values(field):
 )
 def test_what_cannot_be_fitted_is_refused(field, settings, message):
     with pytest.raises(InputError, match=message):
-        fit_spread(make_model(1.0), field[1], **settings)
-
-
-def test_recalibration_without_samples_is_refused(field):
-    with pytest.raises(InputError, match="ask for samples"):
-        reconstruct(make_model(1.0), field[1], recalibrate=True)
+        factor_of(make_model(1.0), field[1], **settings)

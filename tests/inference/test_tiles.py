@@ -10,9 +10,9 @@ from sparsefield.data.grids import cell_centres
 from sparsefield.data.masks import observed_indices
 from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
+from sparsefield.data.query import Grid, Points
 from sparsefield.inference.checkpoint import ModelSpec
 from sparsefield.inference.model import CHUNK, Model, bounded_chunk, load
-from sparsefield.inference.reconstruction import reconstruct
 from sparsefield.profiling.timing import peak_memory
 
 SIDE = 1024
@@ -26,9 +26,9 @@ def test_parts_of_any_size_make_the_same_field():
     shape = (80, 101)
     seen = observed_indices(80 * 101, 0.1, 0, "validation", 0)
     obs = Observation(cell_centres(shape)[seen], torch.rand(len(seen), 3))
-    whole, done = reconstruct(model, obs, shape), []
+    whole, done = model.condition(obs).mean(Grid(*shape)), []
     for chunk in (1777, 5000):
-        parts = reconstruct(model, obs, shape, chunk=chunk, progress=done.append)
+        parts = model.condition(obs, chunk=chunk, progress=done.append).mean(Grid(*shape))
         torch.testing.assert_close(parts.mean, whole.mean, atol=1e-5, rtol=0)
     assert done == [1777] * 4 + [8080 - 4 * 1777] + [5000, 3080]
     assert whole.mean.std() > 0.05
@@ -36,12 +36,11 @@ def test_parts_of_any_size_make_the_same_field():
 
 def test_memory_is_bounded_where_points_are_independent_and_nowhere_else():
     model = load("default")
-    assert bounded_chunk(model, 204) == CHUNK
-    assert bounded_chunk(model, 3 * CHUNK) == 3 * CHUNK
+    assert bounded_chunk(model) == CHUNK
     spec = ModelSpec("transformer", {}, "data", 1.0, Normalizer.unit_range(3), (32, 32))
     with torch.device("meta"):
         other = Model("attends", spec.build(), spec)
-    assert bounded_chunk(other, 204) is None
+    assert bounded_chunk(other) is None
 
 
 def photograph():
@@ -57,22 +56,22 @@ def photograph():
 
 
 def prepare_photograph():
-    model, (obs, _) = load("default"), photograph()
-    return partial(reconstruct, model, obs, (SIDE, SIDE), chunk=bounded_chunk(model, obs.count))
+    posterior = load("default").condition(photograph()[0])
+    return partial(posterior.mean, Grid(SIDE, SIDE))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_large_photograph_has_no_seams():
     """Rows around the border of every part, computed on their own, are those of the whole."""
-    model, (obs, pixels) = load("default"), photograph()
-    chunk, done = bounded_chunk(model, obs.count), []
-    field = reconstruct(model, obs, (SIDE, SIDE), chunk=chunk, progress=done.append)
+    done, (obs, pixels) = [], photograph()
+    posterior = load("default").condition(obs, progress=done.append)
+    field = posterior.mean(Grid(SIDE, SIDE))
     assert sum(done) == SIDE**2
-    borders = torch.arange(chunk, SIDE**2, chunk)
+    borders = torch.arange(CHUNK, SIDE**2, CHUNK)
     near = (borders[:, None] + torch.arange(-SIDE, SIDE)).flatten()
     near = near[near < SIDE**2]
-    alone = reconstruct(model, obs, coords=field.coords[near]).mean
+    alone = posterior.mean(Points(field.coords[near])).mean
     torch.testing.assert_close(alone, field.mean[near], atol=1e-5, rtol=0)
     assert (field.mean - pixels.reshape(-1, 3)).square().mean() < 1e-3
 

@@ -13,10 +13,10 @@ from sparsefield.data.dataset import open_dataset
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.observation import Observation
 from sparsefield.data.photographs import photographs
+from sparsefield.data.query import Grid
 from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.model import load
-from sparsefield.inference.reconstruction import reconstruct
 from sparsefield.models import MODELS, build_model, model_defaults
 from sparsefield.models.ginr.encoder import curve_points
 from sparsefield.models.ginr.layers import GaussianFourier, PlaceAttention
@@ -325,8 +325,8 @@ def test_training_and_evaluation_through_the_command_line(name, tmp_path, monkey
     assert "psnr_missing" not in scores
     fields = open_dataset("data.npy")
     obs = Observation(fields.coords, fields.batch([0])[0])
-    field = reconstruct(load("run"), obs, shape=(24, 27))
+    field = load("run").condition(obs).mean(Grid(24, 27))
     assert field.mean.shape == (24 * 27, 3)
     middle = torch.from_numpy(field.on_grid(field.mean)[1::3, 1::3]).flatten(0, 1)
-    assert_same(middle, reconstruct(load("run"), obs).mean, 1e-4)
+    assert_same(middle, load("run").condition(obs).mean().mean, 1e-4)
     assert (middle - obs.values).abs().max() > 0.01

@@ -37,8 +37,8 @@ class Late(Euler):
 
 
 class Double(Euler):
-    def __call__(self, *args):
-        result = super().__call__(*args)
+    def __call__(self, *args, **settings):
+        result = super().__call__(*args, **settings)
         return SampleResult(result.values.double(), result.nfe)
 
 

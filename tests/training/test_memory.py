@@ -11,12 +11,12 @@ from sparsefield.core.errors import InputError
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
+from sparsefield.data.query import Grid
 from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.objectives import flow_matching_loss
 from sparsefield.inference.checkpoint import ModelSpec
 from sparsefield.inference.model import Model
-from sparsefield.inference.reconstruction import reconstruct
 from sparsefield.models import MODELS, build_model
 from sparsefield.nn.recompute import recompute_blocks
 
@@ -89,11 +89,12 @@ def observe():
 @pytest.mark.parametrize("name", [n for n, m in MODELS.items() if m.claims.query_invariant])
 def test_a_mean_in_chunks_is_the_same_mean(name):
     model, obs = model_of(name), observe()
-    whole, parts = (reconstruct(model, obs, SHAPE, chunk=chunk).mean for chunk in (None, 7))
+    posteriors = (model.condition(obs, chunk=chunk) for chunk in (None, 7))
+    whole, parts = (posterior.mean(Grid(*SHAPE)).mean for posterior in posteriors)
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", [n for n, m in MODELS.items() if not m.claims.query_invariant])
 def test_chunks_are_refused_where_points_see_each_other(name):
     with pytest.raises(InputError, match="in chunks"):
-        reconstruct(model_of(name), observe(), SHAPE, chunk=7)
+        model_of(name).condition(observe(), chunk=7)

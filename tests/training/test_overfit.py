@@ -9,8 +9,8 @@ from sparsefield.data.dataset import open_dataset
 from sparsefield.data.masks import observed_indices
 from sparsefield.data.observation import Observation
 from sparsefield.inference.model import load
-from sparsefield.inference.reconstruction import reconstruct
 from sparsefield.models import MODELS
+from sparsefield.samplers import Heun
 from sparsefield.training.config import load_config
 from sparsefield.training.loop import train
 from sparsefield.training.run import Run
@@ -77,7 +77,7 @@ def test_one_image_is_learnt_to_35_decibels_through_the_heun_sampler(
     truth = copies.batch([0])[0]
     seen = observed_indices(size * size, 0.2, 0, "test", 0)
     obs = Observation(copies.coords[seen], truth[seen])
-    field = reconstruct(model, obs, samples=2, sampler="heun", steps=10)
+    field = model.condition(obs).sample(None, 2, sampler=Heun(10))
     error = (field.samples - truth).square().mean(dim=(1, 2))
     psnr = -10 * torch.log10(error)
     assert psnr.min() >= 35, f"psnr of the draws: {psnr.tolist()} dB"

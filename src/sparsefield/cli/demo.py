@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sparsefield.data.dataset import FieldDataset
     from sparsefield.evaluation.task import Task
     from sparsefield.figures.field import DemoRow
-    from sparsefield.inference.reconstruction import Reconstruction
+    from sparsefield.inference.field import Field
 
 BASELINES = ("nearest", "linear", "tps", "kriging")
 SHOWN_BASELINE = "tps"
@@ -54,22 +54,23 @@ def command(
     return 0
 
 
-def _reconstruct(name: str, task: "Task", samples: int) -> "list[Reconstruction]":
+def _reconstruct(name: str, task: "Task", samples: int) -> "list[Field]":
     from sparsefield.data.observation import Observation
+    from sparsefield.data.query import Grid
     from sparsefield.inference.model import load
-    from sparsefield.inference.reconstruction import reconstruct
 
     model = load(name)
     fields = []
     with count_fields("photos", len(task.truth)) as progress:
         for pair in zip(task.obs.coords, task.obs.values, strict=True):
-            fields.append(reconstruct(model, Observation(*pair), task.shape, samples=samples))
+            posterior, grid = model.condition(Observation(*pair)), Grid(*task.shape)
+            fields.append(posterior.sample(grid, samples) if samples else posterior.mean(grid))
             progress(1)
     return fields
 
 
 def _scores(
-    name: str, fields: "list[Reconstruction]", photos: "FieldDataset", task: "Task"
+    name: str, fields: "list[Field]", photos: "FieldDataset", task: "Task"
 ) -> dict[str, dict[str, str]]:
     """Return the mean scores of the model's mean, of one sample, and of the baselines."""
     import torch
@@ -91,7 +92,7 @@ def _scores(
 
 
 def _rows(
-    photos: "FieldDataset", task: "Task", fields: "list[Reconstruction]", names: list[str]
+    photos: "FieldDataset", task: "Task", fields: "list[Field]", names: list[str]
 ) -> "list[DemoRow]":
     """Return the photographs as they are, and as the strongest baseline and the model see them."""
     from sparsefield.evaluation.predictors import Baseline

@@ -76,6 +76,21 @@ def check_memory(needed: int, what: str, stored: int | None = None) -> None:
         )
 
 
+def reconstruction_bytes(points: int, dims: int, channels: int, samples: int = 0) -> int:
+    """Return about how many bytes the result of a reconstruction takes while it is made.
+
+    Args:
+        points: Points L that are asked for.
+        dims: Dimensions of their coordinates.
+        channels: Channels of the field.
+        samples: Posterior samples S.
+    """
+    coordinates = 28 * dims  # in double precision axis by axis and stacked, then in single
+    mean = 16 * channels  # noise, normalised and physical values, and a copy to write
+    sampled = (8 + 8 * samples) * channels if samples else 0  # the same, and deviations
+    return points * (coordinates + mean + sampled)
+
+
 def show_size(size: int) -> str:
     """Return a number of bytes in words, such as 1.5 GiB."""
     number, unit = float(size), "B"

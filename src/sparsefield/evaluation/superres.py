@@ -459,7 +459,7 @@ def superres_report(
     """
     return SuperresReport(
         head(enlargement.fine, enlargement.protocol, model.device, model=model.name),
-        training="multi-resolution" if model.reads_cells else "zero-shot",
+        training="multi-resolution" if model.resolution_aware else "zero-shot",
         observed=enlargement.side,
         seconds=sum(result.seconds for result in results.values()),
         sizes={size: result.report() for size, result in results.items()},

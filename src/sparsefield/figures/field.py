@@ -36,7 +36,7 @@ def plot_field(
         InputError: The points form no grid, or matplotlib is not installed.
     """
     if shape is None:
-        raise InputError("free points have no picture; pass shape= to reconstruct")
+        raise InputError("free points have no picture; ask for the field at a Grid")
     panels = {
         "observed": Panel(observed_picture(obs, shape), f"{obs.count} points"),
         "mean": Panel(lay_out(mean, shape)),

@@ -4,6 +4,7 @@
 evaluations are calibrated.
 """
 
+from sparsefield.core.moved import moved_names
 from sparsefield.samplers.adaptive import DormandPrince
 from sparsefield.samplers.base import (
     GRIDS,
@@ -23,6 +24,8 @@ from sparsefield.samplers.spec import (
     steps_within,
 )
 from sparsefield.samplers.stochastic import DDIM, SDE, AncestralSampler
+
+__getattr__ = moved_names(__name__)
 
 __all__ = [
     "DDIM",

@@ -50,7 +50,7 @@ class DormandPrince(Sampler):
 
     @torch.no_grad()
     def __call__(
-        self, flow: Flow, noise: NoiseFields, query: Query, prepared: Any = None
+        self, flow: Flow, noise: NoiseFields, query: Query, *, prepared: Any = None
     ) -> SampleResult:
         """See `Sampler.__call__`."""
         start = noise(0)
@@ -64,7 +64,7 @@ class DormandPrince(Sampler):
 
     def _solve(self, flow: Flow, x: Tensor, query: Query, prepared: Any) -> SampleResult:
         """Integrate one item from its noise x (1, L, C)."""
-        conditioned = ConditionedFlow(flow, partial(_only, x), query, prepared)
+        conditioned = ConditionedFlow(flow, partial(_only, x), query, prepared=prepared)
         last = torch.tensor(_LAST, dtype=torch.float64)
         x = self._integrate(conditioned, x, last)
         x = x + (1 - last).to(x.dtype) * conditioned.velocity(x, last)

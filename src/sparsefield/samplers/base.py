@@ -50,7 +50,9 @@ class ConditionedFlow:
         nfe: Evaluations of the backbone so far.
     """
 
-    def __init__(self, flow: Flow, noise: NoiseFields, query: Query, prepared: Any = None) -> None:
+    def __init__(
+        self, flow: Flow, noise: NoiseFields, query: Query, *, prepared: Any = None
+    ) -> None:
         self.nfe = 0
         self._flow, self._query, self._noise, self._used = flow, query, noise, 0
         self._prepared = flow.prepare(query) if prepared is None else prepared
@@ -95,7 +97,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def __call__(
-        self, flow: Flow, noise: NoiseFields, query: Query, prepared: Any = None
+        self, flow: Flow, noise: NoiseFields, query: Query, *, prepared: Any = None
     ) -> SampleResult:
         """Carry source noise to samples given observations.
 
@@ -174,10 +176,10 @@ class FixedStepSampler(Sampler):
 
     @torch.no_grad()
     def __call__(
-        self, flow: Flow, noise: NoiseFields, query: Query, prepared: Any = None
+        self, flow: Flow, noise: NoiseFields, query: Query, *, prepared: Any = None
     ) -> SampleResult:
         """See `Sampler.__call__`."""
-        conditioned = ConditionedFlow(flow, noise, query, prepared)
+        conditioned = ConditionedFlow(flow, noise, query, prepared=prepared)
         x, memory = noise(0), None
         for t, s in pairwise(self.time_grid(flow)):
             x, memory = self.step(conditioned, x, t, s, memory)

@@ -52,8 +52,8 @@ class GaussianBackbone(Backbone):
 def check_sampler(kind: Callable[..., Sampler], **settings: Any) -> None:
     """Check that a sampler keeps the contract of `Sampler`, and has the order that it states.
 
-    The error (of stochastic samplers that of the variance) must fall as it says on the linear and
-    on the variance-preserving path. It takes a second or two.
+    The error (of stochastic samplers that of the variance) must fall at least as it says, on the
+    linear and on the variance-preserving path. It takes a second or two.
 
     Args:
         kind: Class of the sampler; it takes `steps` unless it is adaptive.
@@ -185,6 +185,6 @@ def _check_order(make: Make, path: str) -> None:
         ends = [gaussian_sample(make(int(n)), {0: x_0}.__getitem__, path, 3.0)[0] for n in steps]
         errors = [(end.values - (MEAN + SCALE * x_0)).abs().max().item() for end in ends]
     found = convergence_order(errors, steps)
-    assert abs(found - sampler.order) < 0.3, (
+    assert found > sampler.order - 0.3, (
         f"the error on the {path} path falls with order {found:.2f}, not {sampler.order}"
     )

@@ -1,0 +1,237 @@
+"""A reconstructed field: the result of everything above the flow."""
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefield.core.errors import InputError
+from sparsefield.data.observation import Observation
+from sparsefield.data.query import Grid, Points
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Quantiles that are computed unless told otherwise: a 90 % interval, quartiles, the median.
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Provenance(NamedTuple):
+    """How a field was made.
+
+    Attributes:
+        model: Name of the model.
+        nfe: Evaluations of the network per point, those of all samples and of recalibration
+            together.
+        seconds: Wall-clock time.
+        sampler: What made the samples, or None without.
+        seed: Seed of the samples, or None without.
+        inflation: Factor by which recalibration scaled the samples' deviations from the mean.
+    """
+
+    model: str = ""
+    nfe: int = 0
+    seconds: float = 0.0
+    sampler: str | None = None
+    seed: int | None = None
+    inflation: float = 1.0
+
+
+UNKNOWN = Provenance()
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Field:
+    """A reconstructed field in physical units.
+
+    Attributes:
+        mean: Posterior mean (L, C).
+        at: The grid or the points.
+        obs: The observations (M, P), (M, C).
+        std: Standard deviation (L, C) of the samples; None for fewer than two.
+        samples: Posterior samples (S, L, C), or None.
+        made: How it was made.
+    """
+
+    mean: Tensor
+    at: Grid | Points
+    obs: Observation
+    _: KW_ONLY
+    std: Tensor | None = None
+    samples: Tensor | None = None
+    made: Provenance = UNKNOWN
+
+    def __repr__(self) -> str:
+        """Say what was reconstructed, without the numbers."""
+        count = 0 if self.samples is None else len(self.samples)
+        return (
+            f"Field({self.at}, {self.mean.shape[-1]} channels, {count} samples, from "
+            f"{self.obs.count} observations, nfe={self.nfe}, seconds={self.seconds:.2f})"
+        )
+
+    @property
+    def coords(self) -> Tensor:
+        """Coordinates of the points (L, P) in [-1, 1]."""
+        return self.at.coords
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Cells along each axis, or None for free points."""
+        return self.at.shape
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the network per point, all samples together."""
+        return self.made.nfe
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time."""
+        return self.made.seconds
+
+    @property
+    def inflation(self) -> float:
+        """Factor by which recalibration scaled the samples' deviations from the mean."""
+        return self.made.inflation
+
+    @property
+    def spread(self) -> float:
+        """The same as `inflation`."""
+        return self.inflation
+
+    @property
+    def estimate(self) -> Tensor:
+        """The field (L, C) that the evaluations were spent on.
+
+        It is the posterior mean without samples, the sample where there is one, and else the mean
+        of the samples.
+        """
+        return self.mean if self.samples is None else self.samples.mean(0)
+
+    def quantiles(self, levels: Sequence[float] = LEVELS) -> Tensor:
+        """Return quantiles (Q, L, C) of the samples at every point.
+
+        Level q is the sample of rank `q (S + 1)`, between neighbouring ranks by linear
+        interpolation and the outermost sample beyond them: a share q of truths lies below it where
+        samples are calibrated. Levels below `1 / (S + 1)` or above `S / (S + 1)` take more
+        samples: a 90 % interval takes 19.
+
+        Args:
+            levels: Q numbers between 0 and 1.
+
+        Raises:
+            InputError: There are no samples, or a level is out of range.
+
+        References:
+            Sample quantiles in statistical packages (Hyndman & Fan, 1996), definition 6.
+        """
+        if self.samples is None:
+            raise InputError("quantiles are those of samples; ask for samples")
+        if not all(0 <= level <= 1 for level in levels):
+            raise InputError(f"quantiles take levels from 0 to 1, not {list(levels)}")
+        found = np.quantile(self.samples.double().numpy(), list(levels), 0, method="weibull")
+        return torch.from_numpy(found).float()
+
+    def on_grid(self, values: Tensor | None = None) -> np.ndarray:
+        """Lay values out as an array (..., *shape, C).
+
+        Args:
+            values: Values (..., L, C) of this field; the mean if None.
+
+        Raises:
+            InputError: The points were not given as a grid.
+        """
+        if self.shape is None:
+            raise InputError("these points form no grid; ask for the field at a Grid")
+        values = self.mean if values is None else values
+        return values.reshape(*values.shape[:-2], *self.shape, values.shape[-1]).numpy()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what there is to write, laid out on the grid if there is one.
+
+        Returns:
+            `mean`, `coords` and, with samples, `samples`, `std`, `quantiles` and their `levels`:
+            those of LEVELS that so many samples tell.
+        """
+        count = 0 if self.samples is None else len(self.samples)
+        levels = [level for level in LEVELS if 1 <= level * (count + 1) <= count]
+        parts = {
+            "mean": self.mean,
+            "std": self.std,
+            "samples": self.samples,
+            "coords": self.coords,
+            "quantiles": self.quantiles(levels) if levels else None,
+        }
+        found = {name: self._laid_out(part) for name, part in parts.items() if part is not None}
+        return found | ({"levels": np.array(levels)} if levels else {})
+
+    def save(self, path: str | Path) -> None:
+        """Write the field: `.npz` for all of it, `.png` for its mean as an image.
+
+        Raises:
+            InputError: The suffix is another one, free points are to be an image, or the file
+                cannot be written.
+        """
+        path = Path(path)
+        write = _WRITERS.get(path.suffix.lower())
+        if write is None:
+            raise InputError(f"cannot write {path}: the suffix must be {' or '.join(_WRITERS)}")
+        write(self, path)
+
+    def plot(self) -> "Figure":
+        """Show observations, mean, one sample and standard deviation; returns the figure."""
+        from sparsefield.figures.field import plot_field
+
+        sample = None if self.samples is None else self.samples[0]
+        return plot_field(self.obs, self.shape, self.mean, sample=sample, std=self.std)
+
+    def to_xarray(self) -> Any:
+        """Return an xarray Dataset with mean, std and samples.
+
+        Raises:
+            InputError: xarray is not installed.
+        """
+        try:
+            xarray = import_module("xarray")
+        except ImportError as error:
+            raise InputError("to_xarray needs xarray: install sparsefield[geo]") from error
+        axes = [f"axis_{axis}" for axis in range(self.at.dims)] if self.shape else ["point"]
+        parts = {
+            "mean": ([*axes, "channel"], self.mean),
+            "std": ([*axes, "channel"], self.std),
+            "samples": (["sample", *axes, "channel"], self.samples),
+            "coords": ([*axes, "dimension"], self.coords),
+        }
+        found = {
+            name: (names, self._laid_out(part))
+            for name, (names, part) in parts.items()
+            if part is not None
+        }
+        return xarray.Dataset(found, attrs={k: v for k, v in self.made._asdict().items() if v})
+
+    def _laid_out(self, values: Tensor) -> np.ndarray:
+        return values.numpy() if self.shape is None else self.on_grid(values)
+
+
+def _write_archive(field: Field, path: Path) -> None:
+    from sparsefield.core.files import write_atomically
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **field.arrays())  # type: ignore[arg-type]
+
+    write_atomically(path, save)
+
+
+def _write_image(field: Field, path: Path) -> None:
+    from sparsefield.data.formats.images import save_image
+
+    save_image(path, field.on_grid())
+
+
+_WRITERS = {".npz": _write_archive, ".png": _write_image}
