@@ -1,5 +1,6 @@
 """Data sets from strangers: nothing runs, nothing is allocated unasked, faults are one line."""
 
+import contextlib
 import gzip
 import io
 import os
@@ -189,25 +190,6 @@ def test_the_setting_that_is_named_lets_a_large_array_in(tmp_path, monkeypatch):
     assert len(open_dataset(tmp_path / "a.npy")) == 3
 
 
-def test_thousands_of_rows_that_share_one_large_entry_take_its_memory_once(tmp_path):
-    blob = png() + bytes(2**19)
-    table = pa.table({"image": pa.array([{"bytes": blob}] * 300)})
-    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
-    assert (tmp_path / "a.parquet").stat().st_size < 2**14
-    before = pa.total_allocated_bytes()
-    peak = 0
-
-    def decode(data, where, size):
-        nonlocal peak
-        peak = max(peak, pa.total_allocated_bytes() - before)
-        return np.zeros((3, 2, 3), np.uint8)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sparsefield.data.formats.examples.decode_image", decode)
-        assert len(open_dataset(tmp_path / "a.parquet")) == 300
-    assert peak < 2**25
-
-
 def test_parquet_images_are_counted_before_they_are_decoded(tmp_path, monkeypatch):
     table = pa.table({"image": pa.array([{"bytes": png(64, 64)}] * 1000)})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -216,11 +198,54 @@ def test_parquet_images_are_counted_before_they_are_decoded(tmp_path, monkeypatc
     assert len(open_dataset(tmp_path / "a.parquet", limit=5)) == 5
 
 
-def test_differences_between_rows_are_refused(tmp_path):
-    table = pa.table({"image": pa.array([{"bytes": png()}] * 3)})
-    encoding = {"image.bytes": "DELTA_BYTE_ARRAY"}
-    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False, column_encoding=encoding)
-    refuse(tmp_path / "a.parquet", "default encoding")
+def watch_arrow(patch):
+    """Return a list to which every decoded image adds the bytes that Arrow holds by then."""
+    before, held = pa.total_allocated_bytes(), []
+
+    def decode(data, where, size):
+        held.append(pa.total_allocated_bytes() - before)
+        return np.zeros((3, 2, 3), np.uint8)
+
+    patch.setattr("sparsefield.data.formats.examples.decode_image", decode)
+    return held
+
+
+def test_rows_that_share_one_large_entry_take_its_memory_once(tmp_path, monkeypatch):
+    blob = png() + bytes(2**19)
+    table = pa.table({"image": pa.array([{"bytes": blob}] * 300)})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 2**14
+    held = watch_arrow(monkeypatch)
+    assert len(open_dataset(tmp_path / "a.parquet")) == 300
+    assert max(held) < 2**25
+
+
+def test_rows_encoded_as_differences_are_refused(tmp_path):
+    rows = [{"bytes": bytes(2**19) + bytes([number])} for number in range(200)]
+    pq.write_table(
+        pa.table({"image": pa.array(rows)}),
+        tmp_path / "a.parquet",
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding={"image.bytes": "DELTA_BYTE_ARRAY"},
+    )
+    assert (tmp_path / "a.parquet").stat().st_size < 2**14
+    before = pa.total_allocated_bytes()
+    refuse(tmp_path / "a.parquet", "not a readable parquet file.*DeltaByteArray")
+    assert pa.total_allocated_bytes() - before < 2**20
+
+
+def test_damaged_statistics_do_not_end_the_process(tmp_path):
+    buffer = io.BytesIO()
+    table = pa.table({"image": pa.array([{"bytes": png()}] * 3), "label": [1, 2, 3]})
+    pq.write_table(table, buffer, compression="zstd")
+    footer = buffer.getbuffer().nbytes - 8 - struct.unpack("<I", buffer.getvalue()[-8:-4])[0]
+    for at in range(footer, footer + 400):
+        damaged = bytearray(buffer.getvalue())
+        damaged[at] ^= 1
+        (tmp_path / "a.parquet").write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            open_dataset(tmp_path / "a.parquet")
 
 
 def test_text_in_a_parquet_file_opens_no_path(tmp_path):
