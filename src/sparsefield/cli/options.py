@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -46,7 +46,16 @@ SamplerNames = Annotated[
 ]
 Steps = Annotated[int, arg(metavar="N", help="Steps of the sampler.")]
 Split = Annotated[
-    str, arg(metavar="NAME", help="train, validation or test: part of the data, and its masks.")
+    str,
+    arg(metavar="NAME", help="Part of the data, and its masks: train, validation, test or all."),
+]
+Channels = Annotated[
+    Literal["auto", "last", "none"],
+    arg(
+        metavar="auto|last|none",
+        help="Whether the last axis of an array holds channels; by default one of up to 4 entries "
+        "does, and a longer one is refused.",
+    ),
 ]
 Limit = Annotated[int | None, arg(metavar="N", help="Use the first N fields only.")]
 Baselines = Annotated[
@@ -90,12 +99,15 @@ class Scoring(Masks):
     """`Masks` on the grid of the data, or on a coarser one."""
 
     size: Size = None
+    channels: Channels = "auto"
 
     def open(self) -> "FieldDataset":
         """Open the data set."""
         from sparsefield.data.dataset import open_dataset
 
-        return open_dataset(self.data, self.split, self.limit, size=self.size)
+        return open_dataset(
+            self.data, self.split, self.limit, size=self.size, channels=self.channels
+        )
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def data_range(fields: FieldDataset) -> float:
 
 
 def check_fit(model: Model, fields: FieldDataset) -> None:
-    """Check that a model knows fields of these dimensions and channels.
+    """Check that a model knows fields of these dimensions, channels and values.
 
     Raises:
         InputError: It does not.
@@ -169,3 +169,4 @@ def check_fit(model: Model, fields: FieldDataset) -> None:
             f"model '{model.name}' takes {needs[0]}-D fields of {needs[1]} channels; "
             f"{fields.name} has {has[0]}-D fields of {has[1]}"
         )
+    fields.check_range(model.spec.normalizer, f"model '{model.name}'")
