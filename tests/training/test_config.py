@@ -2,9 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from sparsefield.core.errors import InputError
+from sparsefield.flow.flow import PREDICTIONS
+from sparsefield.flow.noise import NOISES
+from sparsefield.flow.path import PATHS
 from sparsefield.models import MODELS, build_model
 from sparsefield.training.config import (
     config_from_dict,
@@ -122,3 +126,75 @@ def test_preset_may_be_a_file(tmp_path):
 def test_numbers_that_could_not_train_are_refused(override, message):
     with pytest.raises(InputError, match=message):
         load_config("v1-small", [override])
+
+
+@pytest.mark.parametrize(
+    ("key", "registry"), [("prediction", PREDICTIONS), ("path", PATHS), ("noise", NOISES)]
+)
+def test_every_name_of_a_registry_is_a_setting(key, registry):
+    for name in registry:
+        config = load_config("v1-small", [f"flow.{key}={name}", "flow.mean_fraction=0"])
+        assert getattr(config.flow, key) == name
+    with pytest.raises(InputError, match=f"unknown value of flow.{key} 'other'.*{name}"):
+        load_config("v1-small", [f"flow.{key}=other"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.lr=inf", "optimizer.lr=nan", "optimizer.lr=1" + "0" * 400, "seed=1" + "0" * 30,
+        "seed=1" + "0" * 5000, "epochs=[1]", "epochs={a=1}", "model.name=3", "model.name=[1]",
+        "model=3", "model.name.x=1", "data=x", "data.density={a=1}", "data.density=[]",
+        "data.paths=[3]", "data.size=[[1]]", "flow.path=[]", "flow.path={}", "=1", ".=1", "..=1",
+        "model..width=3", "device=\"a\\u0000b\"", "optimizer.lr=" + "[" * 5000,
+        "model.width=1" + "0" * 20, "model.layers=1e99", "seed=1979-05-27", "epochs=1\nseed=2",
+        "a\nb=1",
+    ],
+)  # fmt: skip
+def test_settings_of_no_use_are_one_clear_line(override):
+    with pytest.raises(InputError) as error:
+        load_config("v1-small", [override])
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"\x00", b"a" * 2**21, b"x = " + b"[" * 100_000, b"epochs = 1" + b"0" * 5000,
+     b"model = 3", b"[model]\nname = 3", b"[[model]]", b"[data.density]", b"epochs = nan"],
+)  # fmt: skip
+def test_damaged_presets_are_one_clear_line(tmp_path, content):
+    (tmp_path / "a.toml").write_bytes(content)
+    with pytest.raises(InputError) as error:
+        load_config(str(tmp_path / "a.toml"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["../presets/v1", "/etc/passwd", "a\0b", "", ".", "x" * 5000])
+def test_a_preset_is_a_name_of_the_package_or_a_toml_file(name):
+    with pytest.raises(InputError, match="unknown preset") as error:
+        load_config(name)
+    assert "\n" not in str(error.value)
+
+
+ODD = [None, True, -1, 0, 1e308, 10**400, "", "x", [], [[]], {}, {"a": {}}, [None], "nan", -0.5]
+
+
+def damage(table, rng):
+    """Put something odd into a random place of nested tables."""
+    key = str(rng.choice(list(table)))
+    if isinstance(table[key], dict) and rng.random() < 0.8:
+        return {**table, key: damage(table[key], rng)}
+    odd = ODD[rng.integers(len(ODD))]
+    return {**table, key: odd} if rng.random() < 0.8 else {**table, "odd": odd}
+
+
+@pytest.mark.parametrize("rounds", [500, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_no_table_of_settings_ends_in_a_traceback(rounds):
+    whole = config_to_dict(load_config("v1-small"))
+    rng = np.random.default_rng(rounds)
+    for _ in range(rounds):
+        try:
+            config_from_dict(damage(whole, rng))
+        except InputError as error:
+            assert "\n" not in str(error)

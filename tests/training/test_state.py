@@ -3,14 +3,17 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparsefield.core.errors import InputError
 from sparsefield.training.config import OptimizerConfig, config_from_dict
 from sparsefield.training.loop import learning_rate
-from sparsefield.training.state import TrainState
+from sparsefield.training.state import TrainState, fingerprint
 
 KEYS = ("weight", "bias")
 
@@ -109,6 +112,63 @@ def test_damaged_state_says_what_to_do(tmp_path):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(InputError, match="is damaged.*delete it to start again"):
         make_state().load(path)
+
+
+@pytest.mark.parametrize("key", ["step", "best", "cpu_seconds", "origin", "losses", "environment"])
+@pytest.mark.parametrize("text", ["", "x", "nan", "1" * 5000, "[]", "[" * 100_000, "-1e999"])
+def test_damaged_numbers_of_a_state_say_what_to_do(tmp_path, key, text):
+    path = tmp_path / "state"
+    state = make_state()
+    state.save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata | {key: text})
+    try:
+        make_state().load(path)
+    except InputError as error:
+        assert "is damaged" in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert key == "best", "which alone may be infinite"
+        assert text in ("1" * 5000, "-1e999")
+
+
+@pytest.mark.parametrize("rounds", [60, pytest.param(3000, marks=pytest.mark.slow)])
+def test_a_damaged_state_never_changes_a_weight_half_way(tmp_path, rounds):
+    path = tmp_path / "state"
+    make_state().save(path)
+    whole, rng = path.read_bytes(), np.random.default_rng(rounds)
+    for _ in range(rounds):
+        content = bytearray(whole)
+        at = int(rng.integers(len(content) if rng.random() < 0.5 else 1500))
+        content[at % len(content)] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content[: at or None] if rng.random() < 0.2 else content)
+        state = make_state()
+        before = tensors(state)
+        try:
+            state.load(path)
+        except InputError as error:
+            assert "\n" not in str(error)
+            assert all(torch.equal(before[name], now) for name, now in tensors(state).items())
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing():
+    state = make_state()
+    before = tensors(state)
+    for weight in state.trained.values():
+        weight.grad = torch.full_like(weight, float("inf"))
+    assert not math.isfinite(state.update(0.1))
+    assert state.step == 0
+    assert all(torch.equal(before[name], now) for name, now in tensors(state).items())
+
+
+def test_fields_are_told_apart_by_values_types_and_shapes():
+    a = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    others = [a.reshape(2, 4, 3), a.astype(np.float64), a + (a == 7), a[:, ::-1]]
+    assert fingerprint([a]) == fingerprint([a.copy()])
+    assert fingerprint([np.asfortranarray(a)]) == fingerprint([a])
+    assert len({fingerprint([x]) for x in [a, *others]}) == 5
+    assert fingerprint([a, a]) != fingerprint([a])
 
 
 def test_learning_rate_rises_linearly_and_falls_along_half_a_cosine():

@@ -21,7 +21,7 @@ FREE = {
     "init": "it is not read again; the weights are those of the saved state",
     "device": ROUNDING,
     "precision": ROUNDING,
-    "recompute": ROUNDING,
+    "recompute": SAME_BITS,
     "eval_every": f"{SAME_BITS}; the best are chosen after other epochs",
     "save_every": SAME_BITS,
     "visualize_every": SAME_BITS,

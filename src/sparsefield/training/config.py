@@ -353,7 +353,7 @@ def _parse(text: str) -> Any:
 
 
 def _build(kind: type[Any], data: dict[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for key in data:
         if key not in hints:
             raise unknown_name("key", prefix + key, [prefix + name for name in hints])

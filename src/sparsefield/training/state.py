@@ -216,7 +216,9 @@ def _number(text: str, kind: type[int] | type[float], name: str, path: Path) -> 
     except (ValueError, OverflowError) as error:
         raise _damaged(path, f"its {name} is {text[:50]!r}") from error
     lowest = 0 if kind is int and name != "origin" else -math.inf
-    if number != number or number < lowest or (kind is int and abs(number) >= 2**62):
+    largest = 2**62 if kind is int else math.inf
+    strange = abs(number) >= largest and name != "best"  # which is infinite before the first
+    if number != number or number < lowest or strange:
         raise _damaged(path, f"its {name} is {text[:50]}")
     return number
 
