@@ -13,7 +13,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pages import PAGES, RESULTS, difference, interval, markdown, read, share, short, update
+from pages import (
+    PAGES,
+    RESULTS,
+    compress,
+    difference,
+    interval,
+    markdown,
+    read,
+    share,
+    short,
+    update,
+)
 
 from sparsefield.evaluation.charts import score_figure
 from sparsefield.evaluation.comparison import Comparison
@@ -32,10 +43,12 @@ def main() -> int:
 
 
 def draw_chart(results: Path, pages: Path) -> None:
-    """Draw the scores of all methods."""
+    """Draw the scores of all methods, and compress the pictures."""
     comparison = unflatten(Comparison, read("architectures", results)["comparison"])
-    path = pages / "images" / "architectures" / "scores.png"
-    save_figure(score_figure(comparison), path)
+    images = pages / "images" / "architectures"
+    save_figure(score_figure(comparison), images / "scores.png")
+    for path in images.glob("*.png"):
+        compress(path)
 
 
 def write_tables(results: Path, pages: Path, *, check: bool | None = None) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pages import ROOT, difference, interval, markdown, read_as, share, update
+from pages import ROOT, compress, difference, interval, markdown, read_as, share, update
 
 from sparsefield.core.devices import choose_device
 from sparsefield.core.errors import InputError
@@ -110,7 +110,8 @@ def write_page(folder: Path, *, check: bool) -> int:
         raise InputError(f"no results at {results / 'samplers.json'}; measure first")
     report = read_as(SamplerComparison, "samplers", results)
     if not check:
-        save_figure(trade_off_figure(report), pages / "images" / "samplers.png")
+        save_figure(trade_off_figure(report), chart := pages / "images" / "samplers.png")
+        compress(chart)
     page = pages / "samplers.md"
     if not page.is_file():
         return 0

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from PIL import Image
+
 from sparsefield.evaluation.differences import Differences, signed
 from sparsefield.evaluation.report import Summary
 from sparsefield.evaluation.serialise import unflatten
@@ -139,6 +141,15 @@ def share(differences: Differences | None, score: str) -> str:
     value, low, high = (x - 1 for x in (found.ratio.value, *found.ratio.interval))
     mark = " \\*" if found.significant else ""
     return f"{value:+.0%} [{low:+.0%}, {high:+.0%}]{mark}"
+
+
+def compress(path: Path) -> None:
+    """Give a PNG a palette of 256 colours: about a third of its size."""
+    with Image.open(path) as image:
+        if image.mode == "P":
+            return
+        small = image.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    small.save(path, optimize=True)
 
 
 def short(commit: str) -> str:

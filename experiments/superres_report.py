@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pages import (
     PAGES,
     RESULTS,
+    compress,
     difference,
     interval,
     markdown,
@@ -50,6 +51,9 @@ Reports = Mapping[str, SuperresReport]
 
 
 def main() -> int:
+    if "--check" not in sys.argv[1:]:
+        for path in (PAGES / "images" / "superres").glob("*.png"):
+            compress(path)
     return write_tables(RESULTS, PAGES)
 
 

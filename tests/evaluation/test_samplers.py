@@ -95,7 +95,7 @@ def test_page_and_chart_come_from_the_results_alone(report, script, tmp_path):
     write_report(tmp_path / "results" / "samplers.json", report)
     assert script.main(call) == 0
     pages = tmp_path / "docs" / "results"
-    assert (pages / "images" / "samplers.png").stat().st_size > 10_000
+    assert (pages / "images" / "samplers.png").stat().st_size > 5_000
     marks = (importlib.import_module("pages").marks(script.SCRIPT, part) for part in PARTS)
     (pages / "samplers.md").write_text("\n".join("\n".join(pair) for pair in marks))
     assert script.main(["--check", "--out", str(tmp_path)]) == 1

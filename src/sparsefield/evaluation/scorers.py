@@ -29,8 +29,8 @@ def score_field(values: Tensor, task: Task) -> Scores:
     """Score values (B, L, C) against the truth of a task.
 
     Returns:
-        Scores per item (B,): psnr, psnr_missing, mse, mae; ssim on grids whose axes have at least 7
-        cells; speckle on images.
+        Scores per item (B,): psnr, psnr_missing, mse, mae; ssim where all axes have 7 cells or
+        more; speckle on images.
     """
     scores = {
         "psnr": metrics.psnr(values, task.truth, data_range=task.value_range),
