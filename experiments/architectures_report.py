@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pages import (
     PAGES,
     RESULTS,
-    compress,
+    compress_chart,
     difference,
     interval,
     markdown,
@@ -43,12 +43,11 @@ def main() -> int:
 
 
 def draw_chart(results: Path, pages: Path) -> None:
-    """Draw the scores of all methods, and compress the pictures."""
+    """Draw the scores of all methods."""
     comparison = unflatten(Comparison, read("architectures", results)["comparison"])
-    images = pages / "images" / "architectures"
-    save_figure(score_figure(comparison), images / "scores.png")
-    for path in images.glob("*.png"):
-        compress(path)
+    path = pages / "images" / "architectures" / "scores.png"
+    save_figure(score_figure(comparison), path)
+    compress_chart(path)
 
 
 def write_tables(results: Path, pages: Path, *, check: bool | None = None) -> int:

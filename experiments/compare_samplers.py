@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pages import ROOT, compress, difference, interval, markdown, read_as, share, update
+from pages import ROOT, compress_chart, difference, interval, markdown, read_as, share, update
 
 from sparsefield.core.devices import choose_device
 from sparsefield.core.errors import InputError
@@ -111,7 +111,7 @@ def write_page(folder: Path, *, check: bool) -> int:
     report = read_as(SamplerComparison, "samplers", results)
     if not check:
         save_figure(trade_off_figure(report), chart := pages / "images" / "samplers.png")
-        compress(chart)
+        compress_chart(chart)
     page = pages / "samplers.md"
     if not page.is_file():
         return 0

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pages import (
     PAGES,
     RESULTS,
-    compress,
+    compress_picture,
     difference,
     interval,
     markdown,
@@ -53,7 +53,7 @@ Reports = Mapping[str, SuperresReport]
 def main() -> int:
     if "--check" not in sys.argv[1:]:
         for path in (PAGES / "images" / "superres").glob("*.png"):
-            compress(path)
+            compress_picture(path)
     return write_tables(RESULTS, PAGES)
 
 
