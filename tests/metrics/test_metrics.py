@@ -24,20 +24,20 @@ def pair(*shape):
 
 
 FIELD_METRICS = [metrics.mse, metrics.mae, metrics.psnr]
-DRAW_METRICS = [
+SAMPLE_METRICS = [
     metrics.energy_score,
-    lambda draws, truth, where=None: metrics.variance(draws, where),
+    lambda samples, truth, where=None: metrics.variance(samples, where),
     metrics.crps_ensemble,
-    lambda draws, truth, where=None: metrics.coverage(draws, truth, 0.5, where),
+    lambda samples, truth, where=None: metrics.coverage(samples, truth, 0.5, where),
     metrics.spread_skill,
-    lambda draws, truth, where=None: metrics.delta_cal(draws, truth, where=where),
+    lambda samples, truth, where=None: metrics.delta_cal(samples, truth, where=where),
 ]
 
 
-@pytest.mark.parametrize("metric", FIELD_METRICS + DRAW_METRICS)
+@pytest.mark.parametrize("metric", FIELD_METRICS + SAMPLE_METRICS)
 def test_items_are_scored_apart_and_only_where_asked(metric):
     truth, prediction = pair(B, L, C)
-    if metric in DRAW_METRICS:
+    if metric in SAMPLE_METRICS:
         prediction = torch.rand(S, B, L, C)
     where = torch.rand(B, L) < 0.5
     score = metric(prediction, truth, where=where)
@@ -50,7 +50,7 @@ def test_perfect_prediction_scores_infinite_psnr_and_ssim_of_one():
     truth = torch.rand(B, 9, 11, C)
     assert (metrics.psnr(truth.flatten(1, 2), truth.flatten(1, 2)) == math.inf).all()
     torch.testing.assert_close(metrics.ssim(truth, truth), torch.ones(B).double())
-    assert (metrics.speckle_energy(truth, truth) == 0).all()
+    assert (metrics.residual_energy(truth, truth) == 0).all()
 
 
 @pytest.mark.parametrize("data_range", [1.0, 40.0])
@@ -85,13 +85,13 @@ def test_ssim_needs_room_for_its_window():
 @settings(max_examples=20)
 def test_crps_agrees_with_scoringrules(count, seed):
     rng = np.random.default_rng(seed)
-    draws, truth = rng.normal(size=(count, B, L, C)), rng.normal(size=(B, L, C))
-    score = metrics.crps_ensemble(torch.from_numpy(draws), torch.from_numpy(truth))
-    expected = scoringrules.crps_ensemble(truth, draws, m_axis=0, estimator="fair")
+    samples, truth = rng.normal(size=(count, B, L, C)), rng.normal(size=(B, L, C))
+    score = metrics.crps_ensemble(torch.from_numpy(samples), torch.from_numpy(truth))
+    expected = scoringrules.crps_ensemble(truth, samples, m_axis=0, estimator="fair")
     np.testing.assert_allclose(score, expected.mean(axis=(1, 2)), rtol=1e-9, atol=1e-12)
 
 
-def test_crps_of_perfect_draws_is_zero():
+def test_crps_of_perfect_samples_is_zero():
     truth = torch.rand(B, L, C)
     assert (metrics.crps_ensemble(truth.expand(S, B, L, C), truth) == 0).all()
 
@@ -100,22 +100,22 @@ def test_crps_of_perfect_draws_is_zero():
 @settings(max_examples=20)
 def test_energy_score_agrees_with_scoringrules(count, seed):
     rng = np.random.default_rng(seed)
-    draws, truth = rng.normal(size=(count, B, L, C)), rng.normal(size=(B, L, C))
-    score = metrics.energy_score(torch.from_numpy(draws), torch.from_numpy(truth))
-    vectors = draws.reshape(count, B, L * C).swapaxes(0, 1)
+    samples, truth = rng.normal(size=(count, B, L, C)), rng.normal(size=(B, L, C))
+    score = metrics.energy_score(torch.from_numpy(samples), torch.from_numpy(truth))
+    vectors = samples.reshape(count, B, L * C).swapaxes(0, 1)
     expected = scoringrules.es_ensemble(truth.reshape(B, L * C), vectors, estimator="fair")
     np.testing.assert_allclose(score, expected / math.sqrt(L * C), rtol=1e-9)
 
 
 def test_energy_score_of_one_value_is_the_crps():
-    draws, truth = torch.randn(S, B, 1, 1), torch.randn(B, 1, 1)
-    expected = metrics.crps_ensemble(draws, truth)
-    torch.testing.assert_close(metrics.energy_score(draws, truth), expected)
+    samples, truth = torch.randn(S, B, 1, 1), torch.randn(B, 1, 1)
+    expected = metrics.crps_ensemble(samples, truth)
+    torch.testing.assert_close(metrics.energy_score(samples, truth), expected)
 
 
-def test_energy_score_sees_draws_that_do_not_vary_together():
-    truth, draws = torch.randn(200, 1, C).expand(-1, 9, -1), torch.randn(S, 200, 1, C)
-    whole = draws.expand(-1, -1, 9, -1)
+def test_energy_score_sees_samples_that_do_not_vary_together():
+    truth, samples = torch.randn(200, 1, C).expand(-1, 9, -1), torch.randn(S, 200, 1, C)
+    whole = samples.expand(-1, -1, 9, -1)
     shuffled = torch.stack([whole[torch.randperm(S), :, i] for i in range(9)], dim=2)
     torch.testing.assert_close(
         metrics.crps_ensemble(whole, truth), metrics.crps_ensemble(shuffled, truth)
@@ -125,10 +125,10 @@ def test_energy_score_sees_draws_that_do_not_vary_together():
 
 
 def test_fair_crps_does_not_depend_on_the_number_of_draws():
-    truth, draws = torch.randn(1, 200_000, 1), torch.randn(20, 1, 200_000, 1)
+    truth, samples = torch.randn(1, 200_000, 1), torch.randn(20, 1, 200_000, 1)
     expected = 1 / math.sqrt(math.pi)  # E|X - Y| / 2 of two standard normal variables
     for count in (2, 20):
-        score = metrics.crps_ensemble(draws[:count], truth).item()
+        score = metrics.crps_ensemble(samples[:count], truth).item()
         assert score == pytest.approx(expected, abs=0.01)
 
 
@@ -142,20 +142,20 @@ def test_gaussian_crps_agrees_with_scoringrules_and_is_the_error_without_spread(
 
 
 @pytest.mark.parametrize(("level", "count"), [(0.5, 3), (0.5, 8), (0.9, 19), (0.9, 40)])
-def test_draws_from_the_truth_s_distribution_are_calibrated(level, count):
-    truth, draws = torch.randn(1, 40_000, 1), torch.randn(count, 1, 40_000, 1)
-    assert metrics.coverage(draws, truth, level).item() == pytest.approx(level, abs=0.01)
-    assert metrics.spread_skill(draws, truth).item() == pytest.approx(1, abs=0.02)
-    exact = metrics.delta_cal(draws, truth, mean=torch.zeros_like(truth)).item()
+def test_samples_from_the_truth_s_distribution_are_calibrated(level, count):
+    truth, samples = torch.randn(1, 40_000, 1), torch.randn(count, 1, 40_000, 1)
+    assert metrics.coverage(samples, truth, level).item() == pytest.approx(level, abs=0.01)
+    assert metrics.spread_skill(samples, truth).item() == pytest.approx(1, abs=0.02)
+    exact = metrics.delta_cal(samples, truth, mean=torch.zeros_like(truth)).item()
     assert exact == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
-def test_few_draws_cover_what_is_said_to_be_within_their_reach(level):
-    truth, draws = torch.randn(1, 40_000, 1), torch.randn(S, 1, 40_000, 1)
+def test_few_samples_cover_what_is_said_to_be_within_their_reach(level):
+    truth, samples = torch.randn(1, 40_000, 1), torch.randn(S, 1, 40_000, 1)
     expected = metrics.reachable_level(level, S)
     assert expected == (S - 1) / (S + 1)
-    assert metrics.coverage(draws, truth, level).item() == pytest.approx(expected, abs=0.01)
+    assert metrics.coverage(samples, truth, level).item() == pytest.approx(expected, abs=0.01)
     assert metrics.reachable_level(0.5, S) == 0.5
 
 
@@ -168,44 +168,44 @@ def test_gaussian_intervals_cover_their_level():
 
 
 def test_errors_of_averages_fall_as_one_plus_one_over_their_number():
-    truth, draws = torch.randn(1, 40_000, 1), torch.randn(8, 1, 40_000, 1)
+    truth, samples = torch.randn(1, 40_000, 1), torch.randn(8, 1, 40_000, 1)
     for count in (1, 3, 8):
-        error = metrics.mse_of_averages(draws, truth, count).item()
+        error = metrics.mse_of_averages(samples, truth, count).item()
         assert error == pytest.approx(1 + 1 / count, rel=0.03)
-    with pytest.raises(InputError, match="8 draws have no averages of 9"):
-        metrics.mse_of_averages(draws, truth, 9)
+    with pytest.raises(InputError, match="8 samples have no averages of 9"):
+        metrics.mse_of_averages(samples, truth, 9)
 
 
-def test_ranks_of_exchangeable_truths_are_uniform_and_of_sure_draws_extreme():
-    truth, draws = torch.randn(1, 40_000, 1), torch.randn(S, 1, 40_000, 1)
-    counts = metrics.rank_histogram(draws, truth)
+def test_ranks_of_exchangeable_truths_are_uniform_and_of_sure_samples_extreme():
+    truth, samples = torch.randn(1, 40_000, 1), torch.randn(S, 1, 40_000, 1)
+    counts = metrics.rank_histogram(samples, truth)
     assert counts.shape == (1, S + 1)
     assert counts.sum() == 40_000
     np.testing.assert_allclose(counts[0], 40_000 / (S + 1), rtol=0.06)  # four deviations
-    sure = metrics.rank_histogram(0.3 * draws, truth)[0]
+    sure = metrics.rank_histogram(0.3 * samples, truth)[0]
     assert sure[[0, -1]].sum() > 0.6 * 40_000
 
 
-def test_a_rank_is_the_number_of_smaller_draws_and_ties_are_shared_out():
-    draws = torch.tensor([0.0, 1.0, 1.0, 2.0]).reshape(4, 1, 1, 1).expand(4, 1, 3, 2)
+def test_a_rank_is_the_number_of_smaller_samples_and_ties_are_shared_out():
+    samples = torch.tensor([0.0, 1.0, 1.0, 2.0]).reshape(4, 1, 1, 1).expand(4, 1, 3, 2)
     truth = torch.tensor([1.5, 1.0, 9.0]).reshape(1, 3, 1).expand(1, 3, 2)
-    counts = metrics.rank_histogram(draws, truth)
+    counts = metrics.rank_histogram(samples, truth)
     expected = 2 * torch.tensor([[0, 1 / 3, 1 / 3, 4 / 3, 1]], dtype=torch.float64)
     torch.testing.assert_close(counts, expected)
     where = torch.tensor([[True, False, False]])
-    assert metrics.rank_histogram(draws, truth, where).tolist() == [[0, 0, 0, 2, 0]]
+    assert metrics.rank_histogram(samples, truth, where).tolist() == [[0, 0, 0, 2, 0]]
 
 
-def test_draws_that_are_too_sure_are_found_out():
-    truth, draws = torch.randn(1, 5000, 1), 0.5 * torch.randn(20, 1, 5000, 1)
-    assert metrics.coverage(draws, truth, 0.9).item() < 0.7
-    assert metrics.spread_skill(draws, truth).item() < 0.6
-    assert metrics.delta_cal(draws, truth).item() < 0.35
+def test_samples_that_are_too_sure_are_found_out():
+    truth, samples = torch.randn(1, 5000, 1), 0.5 * torch.randn(20, 1, 5000, 1)
+    assert metrics.coverage(samples, truth, 0.9).item() < 0.7
+    assert metrics.spread_skill(samples, truth).item() < 0.6
+    assert metrics.delta_cal(samples, truth).item() < 0.35
 
 
-@pytest.mark.parametrize("metric", DRAW_METRICS)
+@pytest.mark.parametrize("metric", SAMPLE_METRICS)
 def test_one_draw_is_no_ensemble(metric):
-    with pytest.raises(InputError, match="at least 2 draws"):
+    with pytest.raises(InputError, match="at least 2 samples"):
         metric(torch.rand(1, B, L, C), torch.rand(B, L, C))
 
 
@@ -217,23 +217,23 @@ def ramp(size=64):
     return torch.from_numpy(np.repeat(image[None, ..., None], 3, axis=-1))
 
 
-def test_speckle_energy_measures_the_variance_of_white_noise():
+def test_residual_energy_measures_the_variance_of_white_noise():
     truth = ramp()
     noise = 0.1 * torch.randn(truth.shape, dtype=torch.float64)
-    energy = metrics.speckle_energy(truth + noise, truth).item()
+    energy = metrics.residual_energy(truth + noise, truth).item()
     assert energy == pytest.approx(8 / 9 * 0.01, rel=0.1)
 
 
-def test_speckle_energy_counts_speckles_but_not_smooth_or_textured_errors():
+def test_residual_energy_counts_speckles_but_not_smooth_or_textured_errors():
     truth = ramp()
     speckled = truth.clone()
     speckled[:, 5:60:6, 3:30:6] = 1.0
     smooth_error = truth + torch.linspace(-0.2, 0.2, 64).double()[:, None, None]
     wrong_texture = truth.clone()
     wrong_texture[:, :, 34:] = 0.5
-    assert metrics.speckle_energy(smooth_error, truth).item() < 1e-15
-    assert metrics.speckle_energy(wrong_texture, truth).item() < 1e-15
-    assert metrics.speckle_energy(speckled, truth).item() > 1e-3
+    assert metrics.residual_energy(smooth_error, truth).item() < 1e-15
+    assert metrics.residual_energy(wrong_texture, truth).item() < 1e-15
+    assert metrics.residual_energy(speckled, truth).item() > 1e-3
 
 
 def test_bootstrap_interval_is_that_of_the_normal_approximation():

@@ -30,7 +30,7 @@ def score_field(values: Tensor, task: Task) -> Scores:
 
     Returns:
         Scores per item (B,): psnr, psnr_missing, mse, mae; ssim where all axes have 7 cells or
-        more; speckle on images.
+        more; on images speckle, the high-frequency `residual_energy`.
     """
     scores = {
         "psnr": metrics.psnr(values, task.truth, data_range=task.value_range),
@@ -107,4 +107,4 @@ def _is_image(task: Task) -> bool:
 
 
 def _residual_energy(values: Tensor, task: Task) -> Tensor:
-    return metrics.speckle_energy(task.images(values), task.images(task.truth))
+    return metrics.residual_energy(task.images(values), task.images(task.truth))

@@ -1,6 +1,6 @@
 """Scores: of fields, of distributions, of spectra; one value per item."""
 
-from sparsefield.metrics.error import item_mean, mae, mse, psnr, speckle_energy, ssim
+from sparsefield.metrics.error import item_mean, mae, mse, psnr, residual_energy, ssim
 from sparsefield.metrics.probabilistic import (
     coverage,
     covers,
@@ -33,7 +33,7 @@ __all__ = [
     "psnr",
     "rank_histogram",
     "reachable_level",
-    "speckle_energy",
+    "residual_energy",
     "spread_skill",
     "ssim",
     "variance",

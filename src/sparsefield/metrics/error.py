@@ -17,9 +17,9 @@ def mse(prediction: Tensor, truth: Tensor, where: Tensor | None = None) -> Tenso
     """Return the mean squared error of each item, shape (B,).
 
     Args:
-        prediction: predicted field, shape (B, L, C).
-        truth: true field, shape (B, L, C).
-        where: points that count, shape (B, L); all by default.
+        prediction: Predicted field, shape (B, L, C).
+        truth: True field, shape (B, L, C).
+        where: Points that count, shape (B, L); all by default.
     """
     return item_mean((prediction - truth).double().square(), where)
 
@@ -35,10 +35,10 @@ def psnr(
     """Return the peak signal-to-noise ratio of each item in dB, `10 log10(range^2 / mse)`.
 
     Args:
-        prediction: predicted field, shape (B, L, C).
-        truth: true field, shape (B, L, C).
-        where: points that count, shape (B, L); all by default.
-        data_range: difference between the largest and the smallest possible value.
+        prediction: Predicted field, shape (B, L, C).
+        truth: True field, shape (B, L, C).
+        where: Points that count, shape (B, L); all by default.
+        data_range: Difference between the largest and the smallest possible value.
 
     Returns:
         PSNR, shape (B,), infinite for a perfect prediction.
@@ -56,15 +56,15 @@ def ssim(prediction: Tensor, truth: Tensor, data_range: float = 1.0) -> Tensor:
     similarity (2004), equation 13.
 
     Args:
-        prediction: predicted fields on a grid of any number of axes, shape (B, *grid, C).
-        truth: true fields, shape (B, *grid, C).
-        data_range: difference between the largest and the smallest possible value.
+        prediction: Predicted fields on a grid of any number of axes, shape (B, *grid, C).
+        truth: True fields, shape (B, *grid, C).
+        data_range: Difference between the largest and the smallest possible value.
 
     Returns:
         SSIM averaged over windows and channels, shape (B,).
 
     Raises:
-        InputError: if a window does not fit into the grid.
+        InputError: A window does not fit into the grid.
     """
     if min(truth.shape[1:-1]) < 7:
         raise InputError(f"ssim needs at least 7 cells along each axis, got {truth.shape[1:-1]}")
@@ -81,8 +81,8 @@ def ssim(prediction: Tensor, truth: Tensor, data_range: float = 1.0) -> Tensor:
     return (luminance * structure).flatten(1).mean(dim=1)
 
 
-def speckle_energy(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Return the energy of isolated wrong cells where the truth is smooth, per item.
+def residual_energy(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Return the high-frequency energy of the error where the truth is smooth, per item.
 
     The residual `r = prediction - truth` is high-pass filtered, `h = r - (3 x 3 mean of r)`, and
     `h^2` is averaged over the quarter of the cells around which the truth varies least (its
@@ -90,8 +90,8 @@ def speckle_energy(prediction: Tensor, truth: Tensor) -> Tensor:
     noise of variance `v` gives `8/9 v`; an error that is linear in space gives 0.
 
     Args:
-        prediction: predicted images, shape (B, H, W, C).
-        truth: true images, shape (B, H, W, C).
+        prediction: Predicted images, shape (B, H, W, C).
+        truth: True images, shape (B, H, W, C).
 
     Returns:
         Energy in squared units of the values, shape (B,).
@@ -108,8 +108,8 @@ def item_mean(values: Tensor, where: Tensor | None = None) -> Tensor:
     """Return the mean over points and channels of each item, shape (B,).
 
     Args:
-        values: numbers or truth values, shape (B, L, C).
-        where: points that count, shape (B, L); all by default.
+        values: Numbers or truth values, shape (B, L, C).
+        where: Points that count, shape (B, L); all by default.
     """
     over_channels = values.double().mean(dim=-1)
     if where is None:

@@ -14,36 +14,36 @@ from sparsefield.core.errors import InputError
 from sparsefield.metrics.error import item_mean, mse
 
 
-def crps_ensemble(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+def crps_ensemble(samples: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
     """Return the fair continuous ranked probability score of each item.
 
     `mean_s |X_s - y| - sum_{s, r} |X_s - X_r| / (2 S (S - 1))`: the expected score of the
-    distribution that the draws come from, whatever their number.
+    distribution that the samples come from, whatever their number.
 
     Reference: Ferro, Fair scores for ensemble forecasts (2014).
 
     Args:
-        draws: sampled fields, shape (S, B, L, C), at least two.
-        truth: true field, shape (B, L, C).
-        where: points that count, shape (B, L); all by default.
+        samples: Sampled fields, shape (S, B, L, C), at least two.
+        truth: True field, shape (B, L, C).
+        where: Points that count, shape (B, L); all by default.
 
     Returns:
         CRPS in the units of the values, shape (B,); it can be slightly negative.
 
     Raises:
-        InputError: if there are fewer than two draws.
+        InputError: There are fewer than two samples.
     """
-    count = _draw_count(draws)
-    ordered = draws.double().sort(dim=0).values
-    # A sorted draw at rank k is the larger one of k pairs and the smaller one of S - 1 - k.
-    rank = torch.arange(count, dtype=torch.float64, device=draws.device)
+    count = _sample_count(samples)
+    ordered = samples.double().sort(dim=0).values
+    # A sorted sample at rank k is the larger one of k pairs and the smaller one of S - 1 - k.
+    rank = torch.arange(count, dtype=torch.float64, device=samples.device)
     pairs = torch.tensordot(2 * rank - count + 1, ordered, dims=1)
     error = (ordered - truth).abs().mean(dim=0)
     return item_mean(error - pairs / (count * (count - 1)), where)
 
 
-def energy_score(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return the fair energy score of each item, which judges draws as whole fields.
+def energy_score(samples: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the fair energy score of each item, which judges samples as whole fields.
 
     `mean_s |X_s - y| - sum_{s, r} |X_s - X_r| / (2 S (S - 1))`, where `|.|` is the root mean
     square over points and channels: the score has the units of the values on any grid, and is the
@@ -53,19 +53,19 @@ def energy_score(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> T
     (2007), equation 22, with the fair mean over pairs of Ferro (2014).
 
     Args:
-        draws: sampled fields, shape (S, B, L, C), at least two.
-        truth: true field, shape (B, L, C).
-        where: points that count, shape (B, L); all by default.
+        samples: Sampled fields, shape (S, B, L, C), at least two.
+        truth: True field, shape (B, L, C).
+        where: Points that count, shape (B, L); all by default.
 
     Returns:
         Energy score in the units of the values, shape (B,); it can be slightly negative.
 
     Raises:
-        InputError: if there are fewer than two draws.
+        InputError: There are fewer than two samples.
     """
-    count = _draw_count(draws)
+    count = _sample_count(samples)
     counted = torch.ones_like(truth[..., 0]) if where is None else where
-    deviations = ((draws - truth).double() * counted[..., None]).flatten(2).movedim(0, 1)
+    deviations = ((samples - truth).double() * counted[..., None]).flatten(2).movedim(0, 1)
     # Distances by way of scalar products would lose the small ones.
     apart = torch.cdist(deviations, deviations, compute_mode="donot_use_mm_for_euclid_dist")
     error = deviations.norm(dim=-1).mean(dim=1)
@@ -83,10 +83,10 @@ def crps_gaussian(mean: Tensor, std: Tensor, truth: Tensor, where: Tensor | None
     statistics and minimum CRPS estimation (2005), equation 5.
 
     Args:
-        mean: forecast mean, shape (B, L, C).
-        std: forecast standard deviation, at least 0, shape (B, L, C).
-        truth: true field, shape (B, L, C).
-        where: points that count, shape (B, L); all by default.
+        mean: Forecast mean, shape (B, L, C).
+        std: Forecast standard deviation, at least 0, shape (B, L, C).
+        truth: True field, shape (B, L, C).
+        where: Points that count, shape (B, L); all by default.
 
     Returns:
         CRPS in the units of the values, shape (B,).
@@ -98,26 +98,26 @@ def crps_gaussian(mean: Tensor, std: Tensor, truth: Tensor, where: Tensor | None
     return item_mean(torch.where(std > 0, score, error.abs()), where)
 
 
-def covers(draws: Tensor, truth: Tensor, level: float) -> Tensor:
-    """Return where the central interval of the draws holds the true value, bool (B, L, C).
+def covers(samples: Tensor, truth: Tensor, level: float) -> Tensor:
+    """Return where the central interval of the samples holds the true value, bool (B, L, C).
 
-    The interval ends at the Weibull quantiles, rank `q (S + 1)` among the sorted draws, where
-    calibrated draws cover `level` in expectation if `S >= 2 / (1 - level) - 1`: 3 draws for 50 %,
-    9 for 80 %, 19 for 90 %, 39 for 95 %. Between two ranks that holds nearly: 50 % of 6 draws are
-    52 % for normal values. Fewer draws cover `reachable_level`, less than asked.
+    The interval ends at the Weibull quantiles, rank `q (S + 1)` among the sorted samples, where
+    calibrated samples cover `level` in expectation if `S >= 2 / (1 - level) - 1`: 3 samples for
+    50 %, 9 for 80 %, 19 for 90 %, 39 for 95 %. Between two ranks that holds nearly: 50 % of 6
+    samples are 52 % for normal values. Fewer samples cover `reachable_level`, less than asked.
 
     Reference: Hyndman and Fan, Sample quantiles in statistical packages (1996), definition 6.
 
     Args:
-        draws: sampled fields, shape (S, B, L, C), at least two.
-        truth: true field, shape (B, L, C).
-        level: nominal coverage, in (0, 1).
+        samples: Sampled fields, shape (S, B, L, C), at least two.
+        truth: True field, shape (B, L, C).
+        level: Nominal coverage, in (0, 1).
 
     Raises:
-        InputError: if there are fewer than two draws.
+        InputError: There are fewer than two samples.
     """
-    count = _draw_count(draws)
-    ordered = draws.double().sort(dim=0).values
+    count = _sample_count(samples)
+    ordered = samples.double().sort(dim=0).values
     position = min(max((1 - level) / 2 * (count + 1) - 1, 0.0), (count - 1) / 2)
     below, weight = int(position), position % 1
     low = torch.lerp(ordered[below], ordered[below + 1], weight)
@@ -133,59 +133,59 @@ def covers_gaussian(mean: Tensor, std: Tensor, truth: Tensor, level: float) -> T
     return (truth - mean).abs() <= NormalDist().inv_cdf((1 + level) / 2) * std
 
 
-def reachable_level(level: float, draws: int) -> float:
-    """Return what the interval of S calibrated draws covers, `min(level, (S - 1) / (S + 1))`.
+def reachable_level(level: float, samples: int) -> float:
+    """Return what the interval of S calibrated samples covers, `min(level, (S - 1) / (S + 1))`.
 
-    The widest interval, from the least draw to the largest, leaves out one of S + 1 equally
+    The widest interval, from the least sample to the largest, leaves out one of S + 1 equally
     probable ranks on either side.
     """
-    return min(level, (draws - 1) / (draws + 1))
+    return min(level, (samples - 1) / (samples + 1))
 
 
-def coverage(draws: Tensor, truth: Tensor, level: float, where: Tensor | None = None) -> Tensor:
-    """Return the fraction of true values inside the central interval of the draws, per item.
+def coverage(samples: Tensor, truth: Tensor, level: float, where: Tensor | None = None) -> Tensor:
+    """Return the fraction of true values inside the central interval of the samples, per item.
 
     To be held against `reachable_level(level, S)`, see `covers`.
 
     Args:
-        draws: sampled fields, shape (S, B, L, C), at least two.
-        truth: true field, shape (B, L, C).
-        level: nominal coverage, in (0, 1).
-        where: points that count, shape (B, L); all by default.
+        samples: Sampled fields, shape (S, B, L, C), at least two.
+        truth: True field, shape (B, L, C).
+        level: Nominal coverage, in (0, 1).
+        where: Points that count, shape (B, L); all by default.
 
     Returns:
         Observed coverage in [0, 1], shape (B,).
 
     Raises:
-        InputError: if there are fewer than two draws.
+        InputError: There are fewer than two samples.
     """
-    return item_mean(covers(draws, truth, level), where)
+    return item_mean(covers(samples, truth, level), where)
 
 
-def rank_histogram(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return how often the truth takes each rank among the draws, per item, shape (B, S + 1).
+def rank_histogram(samples: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return how often the truth takes each rank among the samples, per item, shape (B, S + 1).
 
-    Rank r means that r of the S draws are smaller. All ranks are equally probable if draws and
-    truth are exchangeable; outer ranks prevail if draws are too sure. Where draws equal the truth,
-    as they do at the ends of a clipped range, one count is shared out evenly among the ranks that
-    are tied: what drawing one of them at random gives on average. Histograms of items add up.
+    Rank r means that r of the S samples are smaller. All ranks are equally probable if samples and
+    truth are exchangeable; outer ranks prevail if samples are too sure. Where samples equal the
+    truth, as they do at the ends of a clipped range, one count is shared out evenly among the ranks
+    that are tied: what taking one of them at random gives on average. Histograms of items add up.
 
     Reference: Hamill, Interpretation of rank histograms for verifying ensemble forecasts (2001).
 
     Args:
-        draws: sampled fields, shape (S, B, L, C), at least two.
-        truth: true field, shape (B, L, C).
-        where: points that count, shape (B, L); all by default.
+        samples: Sampled fields, shape (S, B, L, C), at least two.
+        truth: True field, shape (B, L, C).
+        where: Points that count, shape (B, L); all by default.
 
     Returns:
         Counts of values, float64; each item's sum is its number of values.
 
     Raises:
-        InputError: if there are fewer than two draws.
+        InputError: There are fewer than two samples.
     """
-    count = _draw_count(draws)
-    first = (draws < truth).sum(dim=0)
-    last = (draws <= truth).sum(dim=0)
+    count = _sample_count(samples)
+    first = (samples < truth).sum(dim=0)
+    last = (samples <= truth).sum(dim=0)
     share = 1 / (last - first + 1).double()
     if where is not None:
         share = share * where[..., None]
@@ -193,93 +193,95 @@ def rank_histogram(draws: Tensor, truth: Tensor, where: Tensor | None = None) ->
     return torch.stack(ranks, dim=1)
 
 
-def variance(draws: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return the unbiased variance of the draws, averaged over each item, shape (B,).
+def variance(samples: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the unbiased variance of the samples, averaged over each item, shape (B,).
 
     Args:
-        draws: sampled fields, shape (S, B, L, C), at least two.
-        where: points that count, shape (B, L); all by default.
+        samples: Sampled fields, shape (S, B, L, C), at least two.
+        where: Points that count, shape (B, L); all by default.
 
     Raises:
-        InputError: if there are fewer than two draws.
+        InputError: There are fewer than two samples.
     """
-    _draw_count(draws)
-    return item_mean(draws.double().var(dim=0), where)
+    _sample_count(samples)
+    return item_mean(samples.double().var(dim=0), where)
 
 
 def mse_of_averages(
-    draws: Tensor, truth: Tensor, count: int, where: Tensor | None = None
+    samples: Tensor, truth: Tensor, count: int, where: Tensor | None = None
 ) -> Tensor:
-    """Return the mean squared error of averages of some draws, per item, shape (B,).
+    """Return the mean squared error of averages of some samples, per item, shape (B,).
 
-    The S draws make `S // count` groups of successive ones, whose errors are averaged. Draws from
-    the true posterior give `1 + 1 / count` times the error of its mean.
+    The S samples make `S // count` groups of successive ones, whose errors are averaged.
+    Samples from the true posterior give `1 + 1 / count` times the error of its mean.
 
     Args:
-        draws: sampled fields, shape (S, B, L, C).
-        truth: true field, shape (B, L, C).
-        count: draws per average, from 1 to S.
-        where: points that count, shape (B, L); all by default.
+        samples: Sampled fields, shape (S, B, L, C).
+        truth: True field, shape (B, L, C).
+        count: Samples per average, from 1 to S.
+        where: Points that count, shape (B, L); all by default.
 
     Raises:
-        InputError: if there are fewer draws than that.
+        InputError: There are fewer samples than that.
     """
-    if not 1 <= count <= len(draws):
-        raise InputError(f"{len(draws)} draws have no averages of {count}")
-    groups = draws[: len(draws) // count * count].double().unflatten(0, (-1, count)).mean(dim=1)
+    if not 1 <= count <= len(samples):
+        raise InputError(f"{len(samples)} samples have no averages of {count}")
+    groups = (
+        samples[: len(samples) // count * count].double().unflatten(0, (-1, count)).mean(dim=1)
+    )
     return torch.stack([mse(average, truth, where) for average in groups]).mean(dim=0)
 
 
-def spread_skill(draws: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return the ratio of spread to skill of each item, 1 if draws and truth are exchangeable.
+def spread_skill(samples: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return the ratio of spread to skill of each item, 1 if samples and truth are exchangeable.
 
-    `sqrt((S + 1) / S) sqrt(mean variance of the draws) / rmse of their mean`.
+    `sqrt((S + 1) / S) sqrt(mean variance of the samples) / rmse of their mean`.
 
     Reference: Fortin et al., Why should ensemble spread match the RMSE of the ensemble mean?
     (2014), equation 15.
 
     Args:
-        draws: sampled fields, shape (S, B, L, C), at least two.
-        truth: true field, shape (B, L, C).
-        where: points that count, shape (B, L); all by default.
+        samples: Sampled fields, shape (S, B, L, C), at least two.
+        truth: True field, shape (B, L, C).
+        where: Points that count, shape (B, L); all by default.
 
     Returns:
-        The ratio, shape (B,): below 1 the draws are too sure, above 1 too wide.
+        The ratio, shape (B,): below 1 the samples are too sure, above 1 too wide.
 
     Raises:
-        InputError: if there are fewer than two draws.
+        InputError: There are fewer than two samples.
     """
-    count = _draw_count(draws)
-    return ((count + 1) / count * delta_cal(draws, truth, where=where)).sqrt()
+    count = _sample_count(samples)
+    return ((count + 1) / count * delta_cal(samples, truth, where=where)).sqrt()
 
 
 def delta_cal(
-    draws: Tensor, truth: Tensor, mean: Tensor | None = None, where: Tensor | None = None
+    samples: Tensor, truth: Tensor, mean: Tensor | None = None, where: Tensor | None = None
 ) -> Tensor:
-    """Return the variance of the draws over the squared error of the mean, per item.
+    """Return the variance of the samples over the squared error of the mean, per item.
 
-    It is 1 for draws from the true posterior and its mean; with the mean of S such draws in place
-    of the posterior's, `S / (S + 1)`. That holds of the two parts averaged over many values: the
+    It is 1 for samples from the true posterior and its mean; with the mean of S such samples in
+    place of the posterior's, `S / (S + 1)`. That holds of the two parts averaged over many values: the
     ratio of a single item is large wherever the mean happened to be lucky.
 
     Args:
-        draws: sampled fields, shape (S, B, L, C), at least two.
-        truth: true field, shape (B, L, C).
-        mean: posterior mean, shape (B, L, C); the mean of the draws by default.
-        where: points that count, shape (B, L); all by default.
+        samples: Sampled fields, shape (S, B, L, C), at least two.
+        truth: True field, shape (B, L, C).
+        mean: Posterior mean, shape (B, L, C); the mean of the samples by default.
+        where: Points that count, shape (B, L); all by default.
 
     Returns:
         The ratio, shape (B,).
 
     Raises:
-        InputError: if there are fewer than two draws.
+        InputError: There are fewer than two samples.
     """
-    exact = draws.double()
+    exact = samples.double()
     centre = exact.mean(dim=0) if mean is None else mean
-    return variance(draws, where) / mse(centre, truth, where)
+    return variance(samples, where) / mse(centre, truth, where)
 
 
-def _draw_count(draws: Tensor) -> int:
-    if len(draws) < 2:
-        raise InputError(f"this score needs at least 2 draws, got {len(draws)}")
-    return len(draws)
+def _sample_count(samples: Tensor) -> int:
+    if len(samples) < 2:
+        raise InputError(f"this score needs at least 2 samples, got {len(samples)}")
+    return len(samples)

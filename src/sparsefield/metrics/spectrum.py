@@ -23,7 +23,7 @@ def power_spectrum(images: Tensor) -> Tensor:
     transform (1978).
 
     Args:
-        images: values, shape (B, n, n, C).
+        images: Values, shape (B, n, n, C).
 
     Returns:
         Power, float64, shape (B, n, n), frequencies ordered as `torch.fft.fftfreq` does.
@@ -43,7 +43,7 @@ def radial_spectrum(power: Tensor) -> Tensor:
     highest frequency along an axis are left out.
 
     Args:
-        power: what `power_spectrum` returned, shape (B, n, n).
+        power: What `power_spectrum` returned, shape (B, n, n).
 
     Returns:
         Energy per ring, shape (B, n // 2).
@@ -66,8 +66,8 @@ def lattice_energy(power: Tensor, lattice: int) -> Tensor:
     fields, is the artefact score: about 1 without artefacts.
 
     Args:
-        power: what `power_spectrum` returned, shape (B, n, n).
-        lattice: cells of the coarser grid per axis, `m`, a proper divisor of n of at least 8.
+        power: What `power_spectrum` returned, shape (B, n, n).
+        lattice: Cells of the coarser grid per axis, `m`, a proper divisor of n of at least 8.
 
     Returns:
         Energy at those frequencies, and energy expected there, shape (B, 2).

@@ -21,11 +21,11 @@ def bootstrap_interval(
     """Return the percentile bootstrap interval of a mean, or another statistic, over items.
 
     Args:
-        values: values of the items, shape (N, ...).
-        level: confidence, in (0, 1).
-        resamples: number of resamples of the items.
-        seed: seed of the resampling.
-        statistic: maps the values of some items to a number.
+        values: Values of the items, shape (N, ...).
+        level: Confidence, in (0, 1).
+        resamples: Number of resamples of the items.
+        seed: Seed of the resampling.
+        statistic: Maps the values of some items to a number.
 
     Returns:
         Lower and upper end of the interval.
