@@ -1,6 +1,6 @@
 """Write the measured part of docs/scan.md and its chart from results/, never by hand.
 
-    sparsefield bench scan --threads 2 --json results/scan.json
+    python experiments/bench_scan.py --threads 2 --json results/scan.json
     sparsefield bench scan --threads 2 --backends cpu attention attention_bfloat16 --patience 30 \
         --shapes 1x256x256x16 1x1024x256x16 1x2048x256x16 1x4096x256x16 1x16384x256x16 \
         1x65536x256x16 --json results/scan_attention.json

@@ -160,6 +160,29 @@ def test_model_command_measures_every_grid_and_training(no_children, tmp_path, c
     assert training["images_per_second"] == pytest.approx(2 / training["seconds"])
 
 
+def test_each_benchmark_knows_its_own_options_only(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "size", "--batch-size", "2"])
+    assert "--batch-size" in capsys.readouterr().err
+    for benchmark, words in (
+        ("scan", "--threads"),
+        ("model", "--batch-size"),
+        ("size", "--sizes"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["bench", benchmark, "--help"])
+        assert words in capsys.readouterr().out
+
+
+def test_the_bound_stands_beside_the_backends(no_children, monkeypatch, tmp_path):
+    monkeypatch.setattr(scan_benchmark, "PEERS", dict(scan_benchmark.PEERS))
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    importlib.import_module("bench_scan")
+    rows = compare_scans([ScanShape(1, 512, 64, 2)], ["exponentials", "cpu"], repeats=1)["rows"]
+    bound, cpu = (row["forward_backward"]["seconds"] for row in rows)
+    assert 0 < bound < cpu
+
+
 def test_the_page_shows_the_published_results():
     command = [sys.executable, ROOT / "experiments" / "scan_report.py", "--check"]
     assert subprocess.run(command).returncode == 0

@@ -1,106 +1,156 @@
 """sparsefield bench: time and memory of the selective scan, of models, and of larger grids."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional, arg
+from tyro.conf import arg, subcommand
 
 from sparsefield.cli import options
 from sparsefield.core.errors import InputError
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    arg(help="Autocast type, in forward and training; auto as in training."),
+]
+Presets = Annotated[
+    tuple[str, ...], arg(metavar="PRESET ...", help="Presets or TOML files; all by default.")
+]
+Settings = Annotated[
+    tuple[str, ...], arg(metavar="key=value ...", help="Settings in place of the presets'.")
+]
 
 
-def command(
-    what: Annotated[Positional[Literal["scan", "model", "size"]], arg(metavar="scan|model|size")],
-    shapes: Annotated[tuple[str, ...], arg(metavar="BxLxDxN ...")] = (),
-    backends: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = (),
-    presets: Annotated[tuple[str, ...], arg(metavar="PRESET ...")] = (),
-    sizes: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
-    settings: Annotated[tuple[str, ...], arg(metavar="key=value ...")] = (),
-    batch_size: Annotated[int, arg(metavar="N")] = 16,
-    precision: Precision = "auto",
-    device: options.Device = "auto",
-    repeats: Annotated[int, arg(metavar="N")] = 5,
-    patience: Annotated[float, arg(metavar="SECONDS")] = float("inf"),
-    threads: Annotated[int | None, arg(metavar="N")] = None,
-    json: options.JsonFile = None,
-) -> int:
-    """Measure the backends of the selective scan, whole models, or growing grids, side by side.
+@dataclass(frozen=True)
+class Rounds:
+    """How often everything is measured, and with how many threads."""
+
+    repeats: Annotated[int, arg(metavar="N", help="Runs of which the median is taken.")] = 5
+    patience: Annotated[
+        float,
+        arg(metavar="SECONDS", help="After so long, one that is slow sits out the other runs."),
+    ] = float("inf")
+    threads: Annotated[
+        int | None,
+        arg(metavar="N", help="Threads to use; as many as PyTorch would by default."),
+    ] = None
+    json: options.JsonFile = None
+
+    def prepare(self) -> tuple[int, float]:
+        """Set the threads; return repeats and patience."""
+        import torch
+
+        if min(self.repeats, self.threads or 1) < 1:
+            raise InputError("--repeats and --threads must be at least 1")
+        if not self.patience > 0:
+            raise InputError(f"--patience must be above 0 seconds, not {self.patience:g}")
+        torch.set_num_threads(self.threads or torch.get_num_threads())
+        return self.repeats, self.patience
+
+
+@dataclass(frozen=True)
+class Scan(Rounds):
+    """Measure the backends of the selective scan, forward and backward, on the processor."""
+
+    shapes: Annotated[
+        tuple[str, ...],
+        arg(metavar="BxLxDxN ...", help="Sizes; four from short to long by default."),
+    ] = ()
+    backends: Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="NAME ...",
+            help="Scan backends; mambapy, a peer; attention and attention_bfloat16 of the same "
+            "width. All but attention by default.",
+        ),
+    ] = ()
+
+    def measure(self) -> tuple[dict[str, Any], Table]:
+        """Return the report and its table."""
+        from sparsefield.profiling.scans import SCAN_SHAPES, compare_scans, parse_shape
+
+        rounds = self.prepare()
+        sizes = [parse_shape(text) for text in self.shapes] or SCAN_SHAPES
+        report = compare_scans(sizes, self.backends, *rounds, _announce)
+        return report, _scan_table(report["rows"])
+
+
+@dataclass(frozen=True)
+class Model(Rounds):
+    """Measure a forward at two sizes and a training step of presets."""
+
+    presets: Presets = ()
+    settings: Settings = ()
+    batch_size: Annotated[int, arg(metavar="N", help="Images per training step.")] = 16
+    precision: Precision = "auto"
+    device: options.Device = "auto"
+
+    def measure(self) -> tuple[dict[str, Any], Table]:
+        """Return the report and its table."""
+        from sparsefield.profiling.models import measure_models
+
+        if self.batch_size < 1:
+            raise InputError("--batch-size must be at least 1")
+        how = (self.presets, self.settings, self.batch_size, self.precision, self.device)
+        report = measure_models(*how, self.prepare(), _announce)
+        return report, _model_table(report["rows"])
+
+
+@dataclass(frozen=True)
+class Size(Rounds):
+    """Measure one posterior mean at several sizes, a fifth of 32 x 32 cells observed."""
+
+    presets: Annotated[
+        tuple[str, ...],
+        arg(metavar="NAME ...", help="Bundled models, presets or TOML files; all by default."),
+    ] = ()
+    settings: Settings = ()
+    sizes: Annotated[
+        tuple[int, ...],
+        arg(metavar="N ...", help="Cells per axis; 32 64 128 256 512 by default."),
+    ] = ()
+    device: options.Device = "auto"
+
+    def measure(self) -> tuple[dict[str, Any], Table]:
+        """Return the report and its table."""
+        from sparsefield.profiling.sizes import SIZES, measure_sizes
+
+        how = (self.presets, self.settings, self.sizes or SIZES, self.device)
+        report = measure_sizes(*how, self.prepare(), _announce)
+        return report, _size_table(report["rows"])
+
+
+Benchmark = (
+    Annotated[Scan, subcommand("scan", prefix_name=False)]
+    | Annotated[Model, subcommand("model", prefix_name=False)]
+    | Annotated[Size, subcommand("size", prefix_name=False)]
+)
+
+
+def command(benchmark: Annotated[Benchmark, arg(name="")]) -> int:
+    """Measure contestants side by side: scan backends, whole models, or growing grids.
 
     They take turns, and medians are shown. Memory is what one run adds to a process of its own,
     results included; for models, beyond weights and data.
-
-    Args:
-        what: The scan; forward and training of the presets; or one posterior mean of the bundled
-            models and the presets at several sizes, a fifth of 32 x 32 cells observed.
-        shapes: Sizes of scans; four from short to long by default.
-        backends: Scan backends; mambapy, a peer; exponentials, a bound; attention and
-            attention_bfloat16 of the same width. All but attention by default.
-        presets: Presets or TOML files of models, for sizes bundled models too; all by default.
-        sizes: Cells per axis; 32 64 128 256 512 by default.
-        settings: Settings in place of the presets'.
-        batch_size: Images per training step of a model.
-        precision: Autocast type of models, in forward and training; auto as in training.
-        device: Where models run; the scan's backends run on the processor.
-        repeats: Runs of which the median is taken.
-        patience: Seconds after which one that is slow sits out the remaining runs.
-        threads: Threads to use; as many as PyTorch would by default.
     """
-    import torch
-
-    if min(repeats, batch_size, threads or 1) < 1:
-        raise InputError("--repeats, --batch-size and --threads must be at least 1")
-    if not patience > 0:
-        raise InputError(f"--patience must be above 0 seconds, not {patience:g}")
-    torch.set_num_threads(threads or torch.get_num_threads())
+    report, table = benchmark.measure()
     console = Console()
-
-    def announce(case: str) -> None:
-        Console(stderr=True).print(f"measuring {case}", style="dim", highlight=False)
-
-    if what == "scan":
-        report = _measure_scans(shapes, backends, (repeats, patience), announce)
-        table = _scan_table(report["rows"])
-    elif what == "size":
-        from sparsefield.profiling.sizes import SIZES, measure_sizes
-
-        report = measure_sizes(
-            presets, settings, sizes or SIZES, device, (repeats, patience), announce
-        )
-        table = _size_table(report["rows"])
-    else:
-        from sparsefield.profiling.models import measure_models
-
-        report = measure_models(
-            presets, settings, batch_size, precision, device, (repeats, patience), announce
-        )
-        table = _model_table(report["rows"])
     console.print(
         f"{report['device']}, {report['threads']} threads, median of {report['repeats']}, "
         f"commit {report['commit']}",
         highlight=False,
     )
     console.print(table)
-    if json is not None:
+    if benchmark.json is not None:
         from sparsefield.evaluation.report import write_report
 
-        write_report(json, report)
+        write_report(benchmark.json, report)
     return 0
 
 
-def _measure_scans(
-    shapes: tuple[str, ...],
-    backends: tuple[str, ...],
-    rounds: tuple[int, float],
-    announce: Callable[[str], None],
-) -> dict[str, Any]:
-    from sparsefield.profiling.scans import SCAN_SHAPES, compare_scans, parse_shape
-
-    sizes = [parse_shape(text) for text in shapes] or SCAN_SHAPES
-    return compare_scans(sizes, backends, *rounds, announce)
+def _announce(case: str) -> None:
+    Console(stderr=True).print(f"measuring {case}", style="dim", highlight=False)
 
 
 def _scan_table(rows: list[dict[str, Any]]) -> Table:

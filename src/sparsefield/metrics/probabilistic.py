@@ -167,8 +167,9 @@ def rank_histogram(samples: Tensor, truth: Tensor, where: Tensor | None = None) 
 
     Rank r means that r of the S samples are smaller. All ranks are equally probable if samples and
     truth are exchangeable; outer ranks prevail if samples are too sure. Where samples equal the
-    truth, as they do at the ends of a clipped range, one count is shared out evenly among the ranks
-    that are tied: what taking one of them at random gives on average. Histograms of items add up.
+    truth, as they do at the ends of a clipped range, one count is shared out evenly among the
+    ranks that are tied: what taking one of them at random gives on average. Histograms of items
+    add up.
 
     Reference: Hamill, Interpretation of rank histograms for verifying ensemble forecasts (2001).
 
@@ -261,8 +262,8 @@ def delta_cal(
     """Return the variance of the samples over the squared error of the mean, per item.
 
     It is 1 for samples from the true posterior and its mean; with the mean of S such samples in
-    place of the posterior's, `S / (S + 1)`. That holds of the two parts averaged over many values: the
-    ratio of a single item is large wherever the mean happened to be lucky.
+    place of the posterior's, `S / (S + 1)`. That holds of the two parts averaged over many values:
+    the ratio of a single item is large wherever the mean happened to be lucky.
 
     Args:
         samples: Sampled fields, shape (S, B, L, C), at least two.

@@ -8,15 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from numba import njit
 from torch import Tensor
 
 from sparsefield.core.errors import InputError, unknown_name
 from sparsefield.nn.attention import merge_heads, split_heads
 from sparsefield.nn.scan import BACKENDS, selective_scan
-from sparsefield.nn.scan.cpu.layout import CHUNK, VECTOR
-from sparsefield.nn.scan.cpu.simd import LANES, exp2, load, store
-from sparsefield.nn.scan.cpu.threads import finish, run_in_threads, take_range, take_worker
 from sparsefield.profiling.timing import Work, compare, environment
 
 
@@ -170,45 +166,8 @@ def _attend(
     return merge_heads(F.scaled_dot_product_attention(q, k, v)).to(u)
 
 
-class _Exponentials(torch.autograd.Function):
-    """One exponential per state and token and nothing else, once more in the backward.
-
-    Nothing that computes decays from step sizes, and again in the backward, can be faster.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, states: int) -> Tensor:
-        ctx.states = states
-        _exponentiate(u.numel() * states)
-        return u.clone()
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-        _exponentiate(dy.numel() * ctx.states)
-        return dy, None
-
-
-def _exponentiate(count: int) -> None:
-    scratch = torch.zeros(torch.get_num_threads(), CHUNK * LANES)
-    run_in_threads(_repeat_exp2, count // (CHUNK * LANES), scratch.data_ptr())
-
-
-@njit(nogil=True)
-def _repeat_exp2(queue: Any, scratch: int) -> None:
-    """Replace a row of vectors in the first cache by its powers of two, once for every task."""
-    address = scratch + take_worker(queue) * CHUNK * VECTOR
-    start, stop = take_range(queue)
-    while start < stop:
-        for _ in range(start, stop):
-            for i in range(CHUNK):
-                store(address + i * VECTOR, exp2(load(address + i * VECTOR)))
-        finish(queue, stop - start)
-        start, stop = take_range(queue)
-
-
 PEERS: dict[str, Callable[..., Tensor]] = {
     "mambapy": _scan_mambapy,
-    "exponentials": lambda u, A, **others: _Exponentials.apply(u, A.shape[1]),
 }
 # not scans: measured when asked for
 ATTENTION: dict[str, Callable[..., Tensor]] = {
