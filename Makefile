@@ -1,20 +1,22 @@
 # Everything runs inside .venv, which is made on first use and remade when the dependencies change.
-PYTHON ?= python3
+# The variables PYTHON, TORCH_INDEX and CONSTRAINTS of docs/install.md reach .ci/venv.
+export PYTHON TORCH_INDEX
+export OPENBLAS_NUM_THREADS := 1
 BIN := .venv/bin
 STAMP := .venv/.installed
-export OPENBLAS_NUM_THREADS := 1
+# Two workers of one thread each use two cores better than threads that wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-all lint install clean
 
 demo: install
 	$(BIN)/sparsefield demo
 
-# Two workers of one thread each use two cores better than threads that wait for each other.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	$(PYTEST)
 
-test-slow: install
-	$(BIN)/python -m pytest -q -m slow
+test-all: lint
+	$(PYTEST) -m 'not gpu'
 
 lint: install
 	$(BIN)/ruff check .
@@ -23,11 +25,8 @@ lint: install
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "sparsefield needs Python 3.11 or newer"'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+$(STAMP): pyproject.toml constraints.txt .ci/venv
+	.ci/venv
 	touch $(STAMP)
 
 clean:

@@ -1,6 +1,8 @@
 """The command line as a whole: help, errors and exit codes."""
 
 import errno
+import os
+import re
 import subprocess
 import sys
 
@@ -36,11 +38,52 @@ def test_every_command_explains_itself_without_heavy_imports(name, capsys):
     assert not {"matplotlib.pyplot"} & (set(sys.modules) - loaded)
 
 
-def test_version(capsys):
+@pytest.mark.parametrize("commit", ["0123abc-dirty", None])
+def test_version_names_the_commit_of_a_checkout(commit, capsys, monkeypatch):
     import sparsefield
+    from sparsefield.core import version
 
+    monkeypatch.setattr(version, "code_version", lambda: commit or sparsefield.__version__)
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.strip() == sparsefield.__version__
+    expected = sparsefield.__version__ + (f" (commit {commit})" if commit else "")
+    assert capsys.readouterr().out.strip() == expected
+
+
+def test_the_package_is_the_command_line():
+    command = [sys.executable, "-m", "sparsefield", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"\d+\.\d+", done.stdout)
+
+
+ASCII = {
+    "terminal": {"PYTHONIOENCODING": "ascii"},
+    "locale": {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+}
+EVERY_HELP = r"""
+import sys
+from sparsefield.cli import COMMANDS, main
+for name in COMMANDS:
+    try:
+        code = main([name, "--help"])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 0, name
+main(["models"])
+assert main(["\u00b1"]) == 2
+main([])
+print("24 \u00b1 1")
+"""
+
+
+@pytest.mark.parametrize("variables", ASCII.values(), ids=ASCII)
+def test_terminals_that_know_ascii_alone_are_served(variables):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONIOENCODING"} | variables
+    command = [sys.executable, "-c", EVERY_HELP]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f"usage: sparsefield {name}".encode() in done.stdout for name in COMMANDS)
+    assert done.stdout.endswith(rb"24 \xb1 1" + os.linesep.encode())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What functions with kernels of their own demand of tensors: one device, real, fitting shapes."""
+"""What functions with kernels of their own demand: one device, real numbers, shapes that fit."""
 
 import pytest
 import torch

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; what a user can cause becomes one line on stderr."""
+    _print_anything()
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -51,9 +53,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name == "--version":
-        from sparsefield import __version__
-
-        print(__version__)
+        print(_version())
         return 0
     if name not in COMMANDS:
         raise unknown_name("command", name, list(COMMANDS))
@@ -75,6 +75,22 @@ def _show_remarks() -> None:
     logger = logging.getLogger("sparsefield.data")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
+
+
+def _print_anything() -> None:
+    """Let outputs that know fewer characters than we print show their escapes instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _version() -> str:
+    """Return the version, with the commit in a checkout."""
+    from sparsefield import __version__
+    from sparsefield.core.version import code_version
+
+    commit = code_version()
+    return __version__ if commit == __version__ else f"{__version__} (commit {commit})"
 
 
 def _help() -> str:
