@@ -43,3 +43,13 @@ def test_a_set_divided_by_unknown_names_is_read_whole_when_asked(tmp_path, capsy
     assert evaluate("baselines", "--data", str(tmp_path)) == 2
     assert "--split all" in capsys.readouterr().err
     assert evaluate("baselines", "--data", str(tmp_path), "--split", "all") == 0
+
+
+def test_every_command_that_may_be_told_of_channels_has_the_option(tmp_path, capsys):
+    np.save(tmp_path / "a.npy", np.zeros((2, 64, 64)))
+    for command in (["evaluate", "baselines"], ["compare", "default"], ["superres", "default"]):
+        assert cli.main([*command, "--data", str(tmp_path / "a.npy")]) == 2
+        assert "--channels none" in capsys.readouterr().err
+        told = ["--channels", "none", "--split", "dev"]  # refused after the option is understood
+        assert cli.main([*command, "--data", str(tmp_path / "a.npy"), *told]) == 2
+        assert "unknown split" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 from sparsefield.core.errors import InputError
 from sparsefield.data.dataset import validation_share
 from sparsefield.training.batches import TrainingBatches
+from sparsefield.training.changes import find_changes
 from sparsefield.training.config import follow_run, load_config, preset_names
 from sparsefield.training.data import follow_data, open_training_data
 from sparsefield.training.run import Run
@@ -119,10 +120,11 @@ def test_a_run_records_what_followed_from_the_data_and_resumes_by_it(stations, t
     run.write_config(settled)
     recorded = json.loads(run.config_file.read_text())["data"]
     assert (recorded["size"], recorded["validation"], recorded["flip"]) == ([33, 49], 76, False)
-    run.write_config(config)  # the same command again: nothing is said to have changed
-    assert follow_run(config, run.read_config()) == settled
-    with pytest.raises(InputError, match=r"data\.flip"):
-        run.write_config(config_for(stations, "data.flip=true"))
+    again = follow_run(config, run.read_config())  # the same command: nothing has changed
+    assert again == settled
+    assert not find_changes(run.read_config(), again)
+    other = follow_run(config_for(stations, "data.flip=true"), run.read_config())
+    assert [change.key for change in find_changes(run.read_config(), other)] == ["data.flip"]
 
 
 def test_a_finer_grid_that_is_damaged_is_told_and_not_passed_over(tmp_path):

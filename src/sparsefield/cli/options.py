@@ -86,6 +86,7 @@ class Masks:
     limit: Limit = None
     density: Density = 0.2
     seed: Seed = 0
+    channels: Channels = "auto"
 
     def protocol(self) -> "Protocol":
         """Return the protocol of masks and noise."""
@@ -99,7 +100,6 @@ class Scoring(Masks):
     """`Masks` on the grid of the data, or on a coarser one."""
 
     size: Size = None
-    channels: Channels = "auto"
 
     def open(self) -> "FieldDataset":
         """Open the data set."""

@@ -69,7 +69,9 @@ def command(
     check_figure(figure)
     names = choose_scattered_baselines(baselines)
     loaded = load(model, choose_device(device))
-    every = open_enlargements(masks.data, sorted(set(sizes)), masks.protocol(), masks.limit)
+    every = open_enlargements(
+        masks.data, sorted(set(sizes)), masks.protocol(), masks.limit, channels=masks.channels
+    )
     check_fit(loaded, every[0].fine)
     results = {x.size: _measure(loaded, x, config, names=names, chunk=chunk) for x in every}
     report = superres_report(loaded, every[0], results)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsefield.baselines.interpolators import available_baselines
 from sparsefield.core.errors import InputError
+from sparsefield.data.axes import Channels
 from sparsefield.data.cells import keep_means
 from sparsefield.data.dataset import FieldDataset, open_dataset
 from sparsefield.data.normalize import Normalizer
@@ -111,7 +112,12 @@ class Enlargement:
 
 
 def open_enlargements(
-    data: str, sizes: Sequence[int], protocol: Protocol, limit: int | None = None
+    data: str,
+    sizes: Sequence[int],
+    protocol: Protocol,
+    limit: int | None = None,
+    *,
+    channels: Channels = "auto",
 ) -> list[Enlargement]:
     """Open the same fields for several sizes, 32 x 32 cells of which are to be observed.
 
@@ -121,6 +127,7 @@ def open_enlargements(
         sizes: Cells per axis of the truth, multiples of 32 above it.
         protocol: Masks and seeds, and the split of a data set that has several.
         limit: Number of items at most, from the first.
+        channels: How the last axis of an array is understood, see `open_dataset`.
 
     Raises:
         InputError: A size is no multiple of 32 above it, or the data are not fine enough for it
@@ -136,7 +143,7 @@ def open_enlargements(
     if data == "analytic":
         at = partial(wave_images, limit or ANALYTIC_FIELDS)
     elif data != "photographs":
-        fields = open_dataset(data, protocol.split, limit)
+        fields = open_dataset(data, protocol.split, limit, channels=channels)
         value_range, at = data_range(fields), partial(_average, fields)
     grids = (at(size) for size in (OBSERVED_SIDE, *sizes))
     coarse, *finer = [grid.subset(range(len(grid))[:limit]) for grid in grids]
