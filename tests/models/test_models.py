@@ -9,10 +9,11 @@ from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Query
 from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
-from sparsefield.models import MODELS, build_model, model_defaults
+from sparsefield.models import ALIASES, MODELS, build_model, find_model, model_defaults
 from sparsefield.testing import check_backbone
 
 B, M, C = 2, 17, 5
+UNIT = Normalizer.unit_range(C)
 
 GINR = {"width": 16, "positions": 9, "state": 3, "hidden": 16, "features": 5, "cells": 8}
 # Settings at which a test takes milliseconds, one row per model.
@@ -62,7 +63,7 @@ def times(value):
     return torch.full((B,), value)
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("dims", [1, 2, 3, 4])
 @every_model
 def test_every_model_keeps_the_contract(name, dims):
     check_backbone(tiny(name, dims), C, dims)
@@ -72,11 +73,20 @@ def test_the_hybrid_keeps_it_too_when_it_reads_the_size_of_cells():
     check_backbone(build_model("hybrid", channels=C, cells=True, **TINY["hybrid"]), C)
 
 
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_a_model_has_a_name_that_says_what_it_is(alias, name, tmp_path):
+    assert find_model(alias) is MODELS[name]
+    assert alias == MODELS[name].__module__.rpartition(".")[2]
+    spec = ModelSpec(alias, {"channels": C, **TINY[name]}, "data", 1.0, UNIT, (7, 9))
+    save_checkpoint(tmp_path / "a.safetensors", spec, spec.build().backbone.state_dict())
+    assert type(load_checkpoint(tmp_path / "a.safetensors")[0].backbone) is MODELS[name]
+
+
 @every_model
 def test_checkpoint_restores_the_prediction_bit_for_bit(name, tmp_path):
     backbone = tiny(name)
     settings = {"channels": C, "dims": 2, **TINY[name]}
-    spec = ModelSpec(name, settings, "velocity", 1.0, Normalizer.unit_range(C), (7, 9))
+    spec = ModelSpec(name, settings, "velocity", 1.0, UNIT, (7, 9))
     save_checkpoint(tmp_path / "a.safetensors", spec, backbone.state_dict())
     flow, read = load_checkpoint(tmp_path / "a.safetensors")
     assert read == spec

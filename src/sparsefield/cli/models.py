@@ -30,7 +30,7 @@ def describe_models() -> dict[str, Any]:
     import torch
 
     from sparsefield.inference.checkpoint import bundled_models, read_spec
-    from sparsefield.models import MODELS, build_model
+    from sparsefield.models import MODELS, build_model, find_model
     from sparsefield.profiling.flops import flops_per_point
     from sparsefield.training.config import preset_names
 
@@ -49,7 +49,7 @@ def describe_models() -> dict[str, Any]:
                 "model": spec.model,
                 "parameters": count(spec.build()),
                 "shape": spec.shape,
-                "claims": asdict(MODELS[spec.model].claims),
+                "claims": asdict(find_model(spec.model).claims),
                 "card": spec.card,
             }
             for name, spec in specs.items()

@@ -80,6 +80,12 @@ NAMES: dict[str, dict[str, str]] = {
         "SDESampler": "samplers.stochastic.SDE",
     },
 }
+# What to call instead, where that says more than a place.
+HINTS = {
+    "sparsefield.Reconstruction": "sparsefield.Field",
+    "sparsefield.cell_centres": "sparsefield.Grid(*shape).coords",
+    "sparsefield.fit_spread": "model.condition(obs).recalibrated(at).inflation.factor",
+}
 _PACKAGE = "sparsefield."
 
 
@@ -138,5 +144,5 @@ def install() -> None:
 
 
 def _warn(old: str, new: Sequence[str], stacklevel: int) -> None:
-    places = " and ".join(_PACKAGE + place for place in new)
+    places = HINTS.get(old, " and ".join(_PACKAGE + place for place in new))
     warnings.warn(f"{old} goes away: it is now {places}", DeprecationWarning, stacklevel + 1)

@@ -113,11 +113,6 @@ def fit_spread(
     grid: Sequence[int] | None = None,
 ) -> float:
     """Return the factor by which samples should deviate from the mean more than they do."""
-    warnings.warn(
-        "fit_spread goes away: it is now model.condition(obs).recalibrated(at).inflation.factor",
-        DeprecationWarning,
-        stacklevel=2,
-    )
     at = Grid(*model.spec.shape) if coords is None else Points(coords)
     posterior = _old_condition(model, obs, noise, grid)
     chosen = build_sampler(sampler, steps)

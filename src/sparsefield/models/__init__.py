@@ -32,9 +32,12 @@ MODELS: dict[str, type[Backbone]] = {
     "ginr_hybrid": HybridMambaGINR,
 }
 
+# Names that say what a model is, beside its key.
+ALIASES = {"mamba_cross": "v1", "mamba_perceiver": "v2"}
+
 
 def find_model(name: str) -> type[Backbone]:
-    """Return a backbone's class by its name in MODELS, or as `module:Class`.
+    """Return a backbone's class by its name in MODELS or ALIASES, or as `module:Class`.
 
     A class of another package is found only if its module is imported already, or trusted: see
     `trust`.
@@ -42,11 +45,12 @@ def find_model(name: str) -> type[Backbone]:
     Raises:
         InputError: There is no such class, it is no backbone, or its module is not trusted.
     """
-    if name in MODELS:
-        return MODELS[name]
+    key = ALIASES.get(name, name)
+    if key in MODELS:
+        return MODELS[key]
     if ":" in name:
         return find_external(name)
-    raise unknown_name("model", name, [*MODELS, "module:Class"])
+    raise unknown_name("model", name, [*MODELS, *ALIASES, "module:Class"])
 
 
 def is_known(name: str) -> bool:
@@ -55,9 +59,10 @@ def is_known(name: str) -> bool:
     Raises:
         InputError: The name is in no registry.
     """
-    if name not in MODELS and ":" not in name:
-        raise unknown_name("model", name, [*MODELS, "module:Class"])
-    return name in MODELS or is_trusted(name)
+    known = ALIASES.get(name, name) in MODELS
+    if not known and ":" not in name:
+        raise unknown_name("model", name, [*MODELS, *ALIASES, "module:Class"])
+    return known or is_trusted(name)
 
 
 def model_defaults(name: str) -> dict[str, Any]:
@@ -88,6 +93,7 @@ def build_model(name: str, **settings: Any) -> Backbone:
 
 
 __all__ = [
+    "ALIASES",
     "MODELS",
     "Backbone",
     "Claims",

@@ -16,7 +16,7 @@ from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
 from sparsefield.inference.checkpoint import ModelSpec, bundled_models, read_spec
 from sparsefield.inference.model import Model, bounded_chunk, load, posterior_mean
-from sparsefield.models import MODELS
+from sparsefield.models import find_model
 from sparsefield.profiling.timing import Work, compare, environment
 from sparsefield.training.config import load_config, preset_names
 
@@ -122,7 +122,7 @@ def _describe(name: str, settings: Sequence[str]) -> dict[str, Any]:
     spec = _spec(name, settings)
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in spec.build().parameters())
-    claims = MODELS[spec.model].claims
+    claims = find_model(spec.model).claims
     return {
         "name": name,
         "model": spec.model,

@@ -14,7 +14,7 @@ from sparsefield.flow.flow import Flow
 
 # Items, observations of each, and how far equal predictions may be apart.
 B, M, TOLERANCE = 2, 17, 1e-5
-SHAPES = {1: (63,), 2: (7, 9), 3: (3, 4, 5)}
+SHAPES = {1: (63,), 2: (7, 9), 3: (3, 4, 5), 4: (2, 3, 4, 3)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def check_backbone(backbone: Backbone, channels: int = 3, dims: int = 2, *, seed
     Args:
         backbone: The backbone, on the CPU.
         channels: Channels C of the values that it takes.
-        dims: Coordinate dimensions P, from 1 to 3.
+        dims: Coordinate dimensions P, from 1 to 4.
         seed: Seed of weights and data.
 
     Raises:
