@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sparsefield.core.errors import InputError
-from sparsefield.data.gaussian import KERNELS, GaussianField, fit_gaussian_field
+from sparsefield.data.gaussian import KERNELS, GaussianField
 
 RNG = np.random.default_rng
 M, L, P, C = 23, 41, 3, 5
@@ -43,35 +43,25 @@ def test_samples_have_the_stated_moments():
     np.testing.assert_allclose(np.cov(draws.T), 4 * field.correlation(coords, coords), atol=0.12)
 
 
-def test_fit_recovers_the_parameters_of_a_sampled_field():
-    rng = RNG(0)
-    coords = rng.uniform(-1, 1, (300, 2))
-    truth = GaussianField(0.25, variance=2.0, mean=10.0)
-    values = truth.sample(coords, 4, rng).T + np.sqrt(0.2) * rng.standard_normal((300, 4))
-    fitted = fit_gaussian_field(coords, values)
-    assert 0.25 / 1.6 < fitted.length < 0.25 * 1.6
-    assert fitted.nugget in (0.03, 0.1, 0.3)
-    np.testing.assert_allclose(np.mean(fitted.variance), 2, rtol=0.4)
-    np.testing.assert_allclose(fitted.mean, 10, atol=1)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_stated_errors_add_to_the_nugget(kernel):
+    coords, values, query = points()
+    noise = RNG(4).uniform(0, 2, M)
+    field = GaussianField(0.7, 2.0, nugget=0.1, mean=1.0, kernel=kernel)
+    prior = 2 * field.correlation(np.vstack([query, coords]), np.vstack([query, coords]))
+    gain = prior[:L, L:] @ np.linalg.inv(prior[L:, L:] + np.diag(0.2 + noise**2))
+    covariance = prior[:L, :L] - gain @ prior[L:, :L]
+    mean, std = field.posterior(coords, values, query, noise=noise)
+    np.testing.assert_allclose(mean, 1 + gain @ (values - 1), atol=1e-8)
+    np.testing.assert_allclose(std**2, np.tile(np.diag(covariance)[:, None], C), atol=1e-8)
+    found = 2 * field.posterior_covariance(coords, query, noise)
+    np.testing.assert_allclose(found, covariance, atol=1e-8)
 
 
-def test_fit_does_not_depend_on_units():
-    coords, values, _ = points()
-    base = fit_gaussian_field(coords, values)
-    scaled = fit_gaussian_field(coords * 50, values * 1000 + 7)
-    assert scaled.length == pytest.approx(50 * base.length)
-    assert scaled.nugget == base.nugget
-    np.testing.assert_allclose(scaled.variance, 1e6 * base.variance, rtol=1e-6)
-    np.testing.assert_allclose(scaled.mean, 1000 * base.mean + 7, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("count", [1, 2, M])
-def test_fit_survives_constant_values(count):
-    coords, _, query = points()
-    values = np.full((count, C), 3.0)
-    mean, std = fit_gaussian_field(coords[:count], values).posterior(coords[:count], values, query)
-    np.testing.assert_allclose(mean, 3, atol=1e-6)
-    assert np.isfinite(std).all()
+def test_stated_errors_need_one_variance():
+    coords, values, query = points()
+    with pytest.raises(InputError, match="channels one by one"):
+        GaussianField(1.0, np.ones(C)).posterior(coords, values, query, noise=np.ones(M))
 
 
 def test_parameters_out_of_range_are_errors():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from sparsefield.baselines.interpolators import BASELINES
+from sparsefield.baselines.registry import BASELINES
 from sparsefield.core.errors import InputError
 from sparsefield.data.dataset import FieldDataset
 from sparsefield.evaluation.baseline_scores import choose_baselines

@@ -107,11 +107,10 @@ def test_recalibrated_draws_err_as_they_spread(field):
 def noisy(field, monkeypatch):
     """Measurements with an error of 0.3 normalised units, of a field whose prior is known."""
 
-    def known(coords, values, noise):
-        scale = noise / 0.3
-        return GaussianField(FIELD.length, scale**2, 0.3**2, mean=5.0)
+    def known(coords, values, noise, **candidates):
+        return GaussianField(FIELD.length, (noise[0] / 0.3) ** 2, mean=5.0)
 
-    monkeypatch.setattr("sparsefield.data.measurement.fit_measured_field", known)
+    monkeypatch.setattr("sparsefield.data.measurement.fit_gaussian_field", known)
     truth, obs = field
     error = 0.3 * SCALES * torch.randn(obs.values.shape)
     return truth, Observation(obs.coords, obs.values + error, (0.3 * SCALES)[None])

@@ -19,7 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "errors": ("core.errors",),
     "evaluation.benchmark": ("profiling.timing",),
     "evaluation.floor_scores": ("evaluation.baseline_scores",),
-    "evaluation.floors": ("baselines.interpolators",),
+    "evaluation.floors": ("baselines.registry", "baselines.points"),
     "evaluation.metrics": ("metrics.error", "metrics.probabilistic", "metrics.statistics"),
     "evaluation.protocol": ("evaluation.task", "evaluation.run", "evaluation.scorers"),
     "evaluation.sampler_comparison": ("evaluation.samplers",),

@@ -1,11 +1,8 @@
-"""Stationary Gaussian fields in closed form: covariance, samples, posterior, likelihood."""
+"""Stationary Gaussian fields in closed form: covariance, samples, posterior."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
@@ -13,39 +10,47 @@ from scipy.spatial.distance import cdist
 
 from sparsefield.core.errors import InputError, unknown_name
 
+
+def _matern32(r: np.ndarray) -> np.ndarray:
+    """Return `(1 + s) exp(-s)` with s = sqrt(3) r, in place: copies take longer."""
+    s = math.sqrt(3) * r
+    decay = np.exp(-s)
+    s += 1
+    s *= decay
+    return s
+
+
 KERNELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "exponential": lambda r: np.exp(-r),
-    "matern32": lambda r: (1 + math.sqrt(3) * r) * np.exp(-math.sqrt(3) * r),
+    "matern32": _matern32,
     "matern52": lambda r: (1 + math.sqrt(5) * r + 5 / 3 * r**2) * np.exp(-math.sqrt(5) * r),
     "gaussian": lambda r: np.exp(-(r**2) / 2),
 }
 
-# Candidates of a fit: noise variances, and lengths in units of the mean nearest distance.
-NUGGETS = (1e-6, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-LENGTHS = 2.0 ** np.arange(-1, 6.5, 0.5)
-# Candidates of a fit with known noise, in units of the variance of the values.
-VARIANCES = 2.0 ** np.arange(-6, 3.5, 0.5)
+# Numbers of a block of a covariance between queries and measurements: 2^24 doubles are 128 MiB.
+BLOCK = 2**24
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianField:
-    """Gaussian field `f ~ N(mean, variance k(|x - x'| / length))`, measured with noise.
+    """Gaussian field `f ~ N(mean, variance k(|x - x'| / length))`, measured with an error.
 
-    A measurement is `f(x) + e` with `e ~ N(0, nugget variance)`. Channels are independent and
+    A measurement is `f(x) + e`. The error has variance `nugget variance`, plus the square of the
+    standard deviation that was stated for the measurement, if any. Channels are independent and
     share the correlation.
 
     Reference: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), equations
     2.25, 2.26 and 4.14 to 4.17.
 
     Args:
-        length: correlation length, in the units of the coordinates, above 0.
-        variance: variance of the field, above 0, one for all channels or one each, shape (C,).
-        nugget: noise variance as a fraction of the field's, at least 0.
-        mean: mean of the field, one for all channels or one each, shape (C,).
-        kernel: a name in `KERNELS`.
+        length: Correlation length in the units of the coordinates, above 0.
+        variance: Variance of the field, at least 0, one for all channels or one each (C,).
+        nugget: Variance of the error as a fraction of the field's, at least 0.
+        mean: Mean of the field, one for all channels or one each (C,).
+        kernel: A name in `KERNELS`.
 
     Raises:
-        InputError: if the kernel is unknown, or the length or the nugget is out of range.
+        InputError: The kernel is unknown, or the length or the nugget is out of range.
     """
 
     length: float
@@ -65,69 +70,89 @@ class GaussianField:
             )
 
     def correlation(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return `k(|a_i - b_j| / length)`, shape (I, J), for points of shape (I, P), (J, P)."""
+        """Return `k(|a_i - b_j| / length)` (I, J) for points (I, P) and (J, P)."""
         return KERNELS[self.kernel](cdist(a, b) / self.length)
 
     def sample(self, coords: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Return draws of one channel of the field without noise, shape (S, L).
+        """Return samples (S, L) of one channel of the field, without error.
 
         The cost is that of a Cholesky factor of the L x L covariance: exact, for small grids.
 
         Args:
-            coords: positions, shape (L, P).
-            count: number of draws S.
-            rng: source of randomness.
+            coords: Positions (L, P).
+            count: Number of samples S.
+            rng: Source of randomness.
         """
         # A nugget of 1e-9 keeps the factor finite and is below what a float32 field can show.
-        factor = replace(self, nugget=1e-9)._factor(coords)
+        factor = replace(self, nugget=1e-9).factor(coords)
         unit = rng.standard_normal((count, len(coords))) @ factor.T
         return self.mean + np.sqrt(self.variance) * unit
 
     def posterior(
-        self, coords: np.ndarray, values: np.ndarray, query: np.ndarray
+        self,
+        coords: np.ndarray,
+        values: np.ndarray,
+        query: np.ndarray,
+        *,
+        noise: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of the field given measurements.
 
-        `mean + k_*^T (K + nugget I)^-1 (v - mean)`; the deviation is of `f`, without noise.
+        `mean + k_*^T (K + E)^-1 (v - mean)`, with the error's variance E on the diagonal in units
+        of the field's.
 
         Args:
-            coords: measured positions, shape (M, P).
-            values: measurements, shape (M, C).
-            query: positions to predict, shape (L, P).
+            coords: Measured positions (M, P).
+            values: Measurements (M, C).
+            query: Positions to predict (L, P).
+            noise: Stated standard deviation of each measurement's error (M,), in the units of the
+                values; None for the nugget alone.
 
         Returns:
-            Mean and standard deviation, each of shape (L, C).
+            Mean and standard deviation of `f`, without error, each (L, C).
         """
-        factor = self._factor(coords)
+        factor = self.factor(coords, noise)
         white = solve_triangular(factor, values - self.mean, lower=True)
-        # Blocks bound the memory of large queries: 2^24 doubles are 128 MiB.
-        blocks = np.array_split(query, math.ceil(len(query) * len(coords) / 2**24))
-        means, spreads = [], []
-        for block in blocks:
+        means, deviations = [], []
+        for block in query_blocks(query, len(coords)):
             cross = solve_triangular(factor, self.correlation(coords, block), lower=True)
             means.append(cross.T @ white)
-            spreads.append(np.sqrt(np.maximum(1 - (cross**2).sum(axis=0), 0)))
-        spread = np.concatenate(spreads)[:, None] * np.sqrt(self.variance)
+            explained = np.einsum("ml,ml->l", cross, cross)
+            deviations.append(np.sqrt(np.maximum(1 - explained, 0)))
+        std = np.concatenate(deviations)[:, None] * np.sqrt(self.variance)
         mean = self.mean + np.concatenate(means)
-        return mean, np.broadcast_to(spread, mean.shape)
+        return mean, np.broadcast_to(std, mean.shape)
 
-    def posterior_covariance(self, coords: np.ndarray, query: np.ndarray) -> np.ndarray:
-        """Return the covariance of the field at query points given measurements elsewhere.
+    def posterior_covariance(
+        self, coords: np.ndarray, query: np.ndarray, noise: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the covariance (L, L) of the field at queries, in units of its variance.
 
         Args:
-            coords: measured positions, shape (M, P).
-            query: positions to predict, shape (L, P).
-
-        Returns:
-            Covariance of one channel in units of its variance, shape (L, L).
+            coords: Measured positions (M, P).
+            query: Positions to predict (L, P).
+            noise: Stated standard deviation of each measurement's error (M,), or None.
         """
-        cross = solve_triangular(self._factor(coords), self.correlation(coords, query), lower=True)
+        factor = self.factor(coords, noise)
+        cross = solve_triangular(factor, self.correlation(coords, query), lower=True)
         return self.correlation(query, query) - cross.T @ cross
 
-    def _factor(self, coords: np.ndarray) -> np.ndarray:
-        """Return the lower Cholesky factor of the measurements' correlation."""
+    def factor(self, coords: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        """Return the lower Cholesky factor (M, M) of the measurements' covariance.
+
+        Args:
+            coords: Measured positions (M, P).
+            noise: Stated standard deviation of each measurement's error (M,), or None.
+
+        Returns:
+            The factor in units of the field's variance.
+
+        Raises:
+            InputError: Points are too close together to be told apart, or errors are stated for
+                channels of several variances, which have several factors.
+        """
         correlation = self.correlation(coords, coords)
-        correlation[np.diag_indices_from(correlation)] += self.nugget
+        correlation[np.diag_indices_from(correlation)] += self._errors(noise)
         try:
             return cholesky(correlation, lower=True)
         except LinAlgError as error:
@@ -136,125 +161,17 @@ class GaussianField:
                 f"nugget {self.nugget:g}; raise the nugget"
             ) from error
 
-
-def fit_gaussian_field(
-    coords: np.ndarray, values: np.ndarray, kernel: str = "matern32"
-) -> GaussianField:
-    """Return the Gaussian field of maximum likelihood for measurements.
-
-    Mean and variance of each channel have a closed form (generalised least squares). Length and
-    nugget are shared by the channels and climb the likelihood over `NUGGETS` and `LENGTHS`, the
-    latter in units of the mean distance to the nearest neighbour.
-
-    Reference: Rasmussen and Williams (2006), equation 5.8, with the variance profiled out.
-
-    Args:
-        coords: measured positions, all different, shape (M, P).
-        values: measurements, shape (M, C).
-        kernel: a name in `KERNELS`.
-
-    Returns:
-        The fitted field, with `mean` and `variance` of shape (C,).
-    """
-    distance = cdist(coords, coords)
-    spacing = _nearest_spacing(distance)
-
-    @cache
-    def correlation(i: int) -> np.ndarray:
-        return KERNELS[kernel](distance / (LENGTHS[i] * spacing))
-
-    @cache
-    def fit(i: int, j: int) -> _Fit:
-        return _profile(correlation(i) + NUGGETS[j] * np.eye(len(coords)), values)
-
-    i, j = _climb(lambda i, j: fit(i, j).log_likelihood, (len(LENGTHS), len(NUGGETS)))
-    best = fit(i, j)
-    return GaussianField(LENGTHS[i] * spacing, best.variance, NUGGETS[j], best.mean, kernel)
+    def _errors(self, noise: np.ndarray | None) -> float | np.ndarray:
+        """Return the error variance of each measurement in units of the field's."""
+        if noise is None:
+            return self.nugget
+        if np.size(self.variance) != 1:
+            raise InputError(
+                "stated errors need a field of one variance; take channels one by one"
+            )
+        return self.nugget + noise**2 / float(np.ravel(self.variance)[0])
 
 
-def fit_measured_field(
-    coords: np.ndarray, values: np.ndarray, noise: float, kernel: str = "matern32"
-) -> GaussianField:
-    """Return the Gaussian field of maximum likelihood for measurements with a known error.
-
-    The mean has a closed form. Length and variance climb the likelihood over `LENGTHS`, in units
-    of the mean distance to the nearest neighbour, and over `VARIANCES`, in units of the values'.
-
-    Reference: Rasmussen and Williams (2006), equation 5.8.
-
-    Args:
-        coords: measured positions, all different, shape (M, P).
-        values: measurements of one channel, shape (M, 1).
-        noise: standard deviation of the error, above 0, in the units of the values.
-        kernel: a name in `KERNELS`.
-
-    Returns:
-        The fitted field, with a `nugget` that is the known error's.
-    """
-    distance = cdist(coords, coords)
-    spacing = _nearest_spacing(distance)
-    scale = max(float(values.var()), noise**2)
-
-    @cache
-    def correlation(i: int) -> np.ndarray:
-        return KERNELS[kernel](distance / (LENGTHS[i] * spacing))
-
-    @cache
-    def fit(i: int, j: int) -> _Fit:
-        variance = VARIANCES[j] * scale
-        nugget = noise**2 / variance + 1e-9
-        return _profile(correlation(i) + nugget * np.eye(len(coords)), values, variance)
-
-    i, j = _climb(lambda i, j: fit(i, j).log_likelihood, (len(LENGTHS), len(VARIANCES)))
-    best = fit(i, j)
-    nugget = noise**2 / float(best.variance)
-    return GaussianField(LENGTHS[i] * spacing, best.variance, nugget, best.mean, kernel)
-
-
-class _Fit(NamedTuple):
-    """Likelihood of a correlation, with the mean and the variance that maximise it."""
-
-    log_likelihood: float
-    mean: np.ndarray
-    variance: np.ndarray
-
-
-def _profile(
-    correlation: np.ndarray, values: np.ndarray, variance: np.ndarray | None = None
-) -> _Fit:
-    """Maximise the likelihood of measurements over the mean, and the variance if none is given,
-    of each channel."""
-    count, channels = values.shape
-    factor = cholesky(correlation, lower=True)
-    white = solve_triangular(factor, np.column_stack([np.ones(count), values]), lower=True)
-    ones, data = white[:, :1], white[:, 1:]
-    mean = (ones * data).sum(axis=0) / (ones**2).sum()
-    residual = ((data - ones * mean) ** 2).mean(axis=0)
-    if variance is None:
-        # A constant channel says nothing on length and nugget: any positive variance will do.
-        variance = np.maximum(residual, 1e-12 * (values**2).mean() + np.finfo(float).tiny)
-    log_determinant = 2 * np.log(np.diag(factor)).sum()
-    misfit = count * (np.log(variance) + residual / variance).sum()
-    likelihood = -(misfit + channels * log_determinant) / 2
-    return _Fit(float(likelihood), mean, variance)
-
-
-def _nearest_spacing(distance: np.ndarray) -> float:
-    """Return the mean distance of points to their nearest neighbours, 1 for a single point."""
-    if len(distance) == 1:
-        return 1.0
-    others = distance + np.diag(np.full(len(distance), np.inf))
-    return float(others.min(axis=0).mean())
-
-
-def _climb(score: Callable[[int, int], float], shape: tuple[int, int]) -> tuple[int, int]:
-    """Return a cell of a grid that no neighbour beats, climbing from the centre."""
-    best = (shape[0] // 2, shape[1] // 2)
-    while True:
-        rows, columns = (
-            range(max(at - 1, 0), min(at + 2, size)) for at, size in zip(best, shape, strict=True)
-        )
-        leader = max(product(rows, columns), key=lambda cell: score(*cell))
-        if score(*leader) <= score(*best):
-            return best
-        best = leader
+def query_blocks(query: np.ndarray, count: int) -> list[np.ndarray]:
+    """Return queries (L, P) in blocks whose covariance with so many points fits into memory."""
+    return np.array_split(query, max(1, math.ceil(len(query) * count / BLOCK)))

@@ -48,21 +48,21 @@ def merge_repeats(
     return first, merged, None if noise is None else np.where(settled, 0, total**-0.5)
 
 
-def places(coords: np.ndarray) -> np.ndarray:
+def places(coords: np.ndarray, within: float = SAME_POINT) -> np.ndarray:
     """Return for each of M points the first one in the same place, shape (M,).
 
-    The first point that has no place yet takes in all others closer than `SAME_POINT`; so no
-    place is wider than twice that, however densely points follow each other.
+    The first point that has no place yet takes in all others closer than `within`; so no place is
+    wider than twice that, however densely points follow each other.
     """
     _, first, inverse = np.unique(coords, axis=0, return_index=True, return_inverse=True)
     distinct = coords[first]
     tree = cKDTree(distinct)
-    gap = tree.query(distinct, k=2, distance_upper_bound=SAME_POINT)[0][:, 1]
+    gap = tree.query(distinct, k=2, distance_upper_bound=within)[0][:, 1]
     close = np.flatnonzero(np.isfinite(gap))
     owner = np.full(len(first), -1)
     for point in close[np.argsort(first[close])]:
         if owner[point] < 0:
-            around = np.array(tree.query_ball_point(distinct[point], SAME_POINT))
+            around = np.array(tree.query_ball_point(distinct[point], within))
             owner[around[owner[around] < 0]] = first[point]
     return np.where(owner < 0, first, owner)[inverse.reshape(-1)]
 

@@ -1,17 +1,7 @@
-"""Which baselines run, and work shared out among processes."""
+"""Which baselines run."""
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Any, TypeVar
-
-import torch
-
-from sparsefield.baselines.interpolators import BASELINES, available_baselines
+from sparsefield.baselines.registry import BASELINES, available_baselines
 from sparsefield.core.errors import InputError, unknown_name
-
-T = TypeVar("T")
 
 
 def choose_baselines(names: str, dims: int) -> list[str]:
@@ -32,43 +22,9 @@ def choose_baselines(names: str, dims: int) -> list[str]:
     for name in chosen:
         if name not in BASELINES:
             raise unknown_name("baseline", name, [*BASELINES, "all", "none"])
-        if name not in available_baselines(dims):
+        if name not in available_baselines(dims, peers=True):
             raise InputError(
                 f"{name} cannot run here: it works in {BASELINES[name].dims} dimensions"
                 f" and needs {BASELINES[name].requires or 'nothing else'}"
             )
     return chosen
-
-
-def share_out(
-    work: Callable[[range], T], parts: Sequence[range], processes: int | None = 1
-) -> Iterator[tuple[range, T]]:
-    """Yield parts and what the work returns for each, as they are done.
-
-    Args:
-        work: What to do with a part; picklable for more than one process.
-        parts: Ranges of items.
-        processes: Worker processes; one per core if None. One part needs no other process.
-    """
-    count = min(processes or os.cpu_count() or 1, len(parts))
-    if count == 1:
-        yield from ((part, work(part)) for part in parts)
-        return
-    # Spawned, because a fork of a process that has used torch's threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, initializer=_adopt, initargs=(work,)) as pool:
-        futures = {pool.submit(_work_on, part): part for part in parts}
-        yield from ((futures[future], future.result()) for future in as_completed(futures))
-
-
-_adopted: list[Callable[[range], Any]] = []
-
-
-def _adopt(work: Callable[[range], Any]) -> None:
-    """Keep a worker process's task, which holds the data, for all of its parts."""
-    torch.set_num_threads(1)
-    _adopted.append(work)
-
-
-def _work_on(items: range) -> Any:
-    return _adopted[0](items)

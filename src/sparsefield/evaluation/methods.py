@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsefield.baselines.interpolators import BASELINES
+from sparsefield.baselines.registry import BASELINES
 from sparsefield.core.errors import InputError, unknown_name
 from sparsefield.data.dataset import FieldDataset
 from sparsefield.evaluation.calibration import FORECAST

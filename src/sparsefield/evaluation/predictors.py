@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsefield.baselines.interpolators import reconstruct_baseline
+from sparsefield.baselines.registry import reconstruct_baseline
 from sparsefield.core.errors import InputError
 from sparsefield.data.normalize import Normalizer
 from sparsefield.evaluation.task import Task
@@ -152,8 +152,13 @@ class Baseline:
 
     def __call__(self, task: Task) -> Prediction:
         """Predict a task."""
-        points = zip(task.obs.coords, task.obs.values, task.coords, strict=True)
-        found = [reconstruct_baseline(self.name, *(x.numpy() for x in each)) for each in points]
+        obs = task.obs
+        noise = [None] * len(obs.coords) if obs.noise is None else obs.noise
+        points = zip(obs.coords, obs.values, task.coords, noise, strict=True)
+        found = [
+            reconstruct_baseline(self.name, x.numpy(), y.numpy(), at.numpy(), noise=sigma)
+            for x, y, at, sigma in points
+        ]
         mean = _stack([each.mean for each in found])
         stds = [each.std for each in found if each.std is not None]
         forecast = Forecast(mean, _stack(stds)) if stds else None

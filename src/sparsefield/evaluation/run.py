@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from sparsefield.evaluation.baseline_scores import share_out
+from sparsefield.baselines.parallel import share_out
 from sparsefield.evaluation.predictors import Predictor
 from sparsefield.evaluation.scorers import Scorer, Scores
 from sparsefield.evaluation.task import Tasks

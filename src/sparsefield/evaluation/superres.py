@@ -14,7 +14,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsefield.baselines.interpolators import available_baselines
+from sparsefield.baselines.registry import available_baselines
 from sparsefield.core.errors import InputError
 from sparsefield.data.axes import Channels
 from sparsefield.data.cells import keep_means

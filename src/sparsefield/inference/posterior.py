@@ -263,7 +263,7 @@ class Posterior:
         if self.obs.noise is None:
             return [self.obs]
         clip = self._spec.normalizer.clip
-        possible = true_values(self.obs, _stated(self.obs.noise), n, seed=seed)
+        possible = true_values(self.obs, samples=n, seed=seed)
         return [Observation(each.coords, clip(each.values)) for each in possible]
 
     def _noise(self, points: Tensor, seed: int, samples: Sequence[int]) -> NoiseFields:
@@ -426,12 +426,6 @@ def _in_groups(samples: int, points: int) -> list[range]:
     """Return the samples to make at a time, so that memory is bounded: one, or CHUNK points."""
     size = max(1, CHUNK // points)
     return [range(first, min(first + size, samples)) for first in range(0, samples, size)]
-
-
-def _stated(noise: Tensor) -> Any:
-    """Return the noise (M, C) as one number a channel, or as it is if it varies."""
-    same = bool((noise == noise[:1]).all())
-    return noise[0].tolist() if same else noise.double().numpy()
 
 
 def _with_places(points: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
