@@ -14,16 +14,17 @@
 
 import math
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pages import ROOT, read, short, update
+from pages import ROOT, markdown, read, short, update
 
 PAGE = ROOT / "docs" / "scan.md"
 CHART = ROOT / "docs" / "images" / "scan_attention.png"
+# What is measured of every backend.
+PASSES = ("forward", "forward_backward")
 # The prototypes on two processors: seconds of a forward at 32 x 32, images/s in training
 ORIGINAL = {"v1": (0.9, 2.5), "v2": (0.63, 5.7)}
 Report = dict[str, Any]
@@ -31,7 +32,7 @@ Report = dict[str, Any]
 
 def main() -> int:
     if "--check" not in sys.argv[1:]:
-        draw_attention(read("scan_attention"))
+        plot_attention(read("scan_attention"))
     return update(PAGE, "scan_report.py", {"": render_all})
 
 
@@ -71,88 +72,53 @@ def render(report: Report) -> str:
 def render_shape(shape: tuple[int, ...], rows: list[Report]) -> str:
     """Write the table of one shape (B, L, D, N)."""
     items, length, width, _ = shape
-    lines = [
-        f"**(B, L, D, N) = {shape}**",
-        "",
-        "| backend | forward, ms | forward + backward, ms | ns per token and channel "
-        "| extra memory, sizes of u |",
-        "|---|---|---|---|---|",
-    ]
+    titles = ["backend", "forward, ms", "forward + backward, ms", "times `cpu`"]
+    titles += ["ns per token and channel", "extra memory, sizes of u"]
+    cpu = next((row for row in rows if row["backend"] == "cpu"), {})
+    lines = []
     for row in sorted(rows, key=lambda row: row["forward_backward"].get("seconds", math.inf)):
         both = row["forward_backward"]
+        times = [cell(part, "seconds", 1e3, 1) for part in (row["forward"], both)]
         per_token = cell(both, "seconds", 1e9 / (items * length * width), 2)
         memory = cell(both, "peak_bytes", 1 / (4 * items * length * width), 1)
-        times = (cell(part, "seconds", 1e3, 1) for part in (row["forward"], both))
-        lines.append(f"| `{row['backend']}` | {' | '.join([*times, per_token, memory])} |")
+        lines.append([f"`{row['backend']}`", *times, ratios(row, cpu), per_token, memory])
     refusals = {
         f"`{row['backend']}` refuses: {row[part]['refused']}."
         for row in rows
-        for part in ("forward", "forward_backward")
+        for part in PASSES
         if "refused" in row[part]
     }
-    notes = [ratios(rows), *sorted(refusals)]
-    return "\n".join([*lines, *(f"\n{note}" for note in notes if note)])
+    table = f"**(B, L, D, N) = {shape}**\n\n{markdown(titles, lines)}"
+    return "\n\n".join([table, *sorted(refusals)])
 
 
-def ratios(rows: list[Report]) -> str:
-    """Say how many times as long as `cpu` its peers take, and `cpu` as its bound."""
-    by_name = {row["backend"]: row for row in rows}
-    notes = []
-    for name in ("mambapy", "chunked", "exponentials"):
-        if not measured(by_name, "cpu", name):
-            continue
-        times = [
-            by_name[name][part]["seconds"] / by_name["cpu"][part]["seconds"]
-            for part in ("forward", "forward_backward")
-        ]
-        if name == "exponentials":
-            notes.append("`cpu` takes {:.1f} and {:.1f} times its bound".format(*inverse(times)))
-        else:
-            notes.append(
-                f"`{name}` takes {times[0]:.0f} and {times[1]:.0f} times as long as `cpu`"
-            )
-    return "; ".join(notes) + " (forward; forward + backward)." if notes else ""
-
-
-def measured(by_name: dict[str, Report], *names: str) -> bool:
-    """Tell whether all of these have both times."""
-    parts = ("forward", "forward_backward")
-    return all(
-        "seconds" in by_name.get(name, {}).get(part, {}) for name in names for part in parts
-    )
-
-
-def inverse(values: list[float]) -> list[float]:
-    return [1 / value for value in values]
+def ratios(row: Report, cpu: Report) -> str:
+    """Write the times of a backend over those of `cpu`, where both have some."""
+    found = [
+        cell(row[part], "seconds", 1 / cpu[part]["seconds"], 2)
+        for part in PASSES
+        if "seconds" in cpu.get(part, {})
+    ]
+    return ", ".join(found)
 
 
 def render_attention(report: Report) -> str:
-    """Write times per length beside attention, where they cross, and how constant they are."""
+    """Write times per length beside attention."""
     names = list(dict.fromkeys(row["backend"] for row in report["rows"]))
-    lines = [
-        f"One item, D = {report['rows'][0]['shape'][2]}; scan and attention in float32, "
-        f"`attention_bfloat16` cast; {head(report)} Slow ones ran fewer times.",
-        "",
-        "| tokens | " + " | ".join(f"`{name}` forward, + backward, ms" for name in names) + " |",
-        "|---|" + "---|" * len(names),
-    ]
+    titles = [f"`{name}` forward, + backward, ms" for name in names]
+    lines = []
     for length, row in by_length(report).items():
-        cells = (
-            f"{cell(row[name]['forward'], 'seconds', 1e3, 1)}, "
-            f"{cell(row[name]['forward_backward'], 'seconds', 1e3, 1)}"
-            for name in names
-        )
-        lines.append(f"| {length:,} | {' | '.join(cells)} |")
-    crossings = [
-        crossing(report, name, part)
-        for name in names
-        if name != "cpu"
-        for part in ("forward", "forward_backward")
-    ]
-    picture = f"![time against length](images/{CHART.name})"
-    return "\n".join([*lines, "", *(f"- {c}" for c in crossings), f"- {constancy(report)}"]) + (
-        f"\n\n{picture}"
+        cells = [
+            ", ".join(cell(row[n][part], "seconds", 1e3, 1) for part in PASSES) for n in names
+        ]
+        per_token = cell(row["cpu"]["forward_backward"], "seconds", 1e6 / length, 2)
+        lines.append([f"{length:,}", *cells, per_token])
+    what = (
+        f"One item, D = {report['rows'][0]['shape'][2]}; scan and attention in float32, "
+        f"`attention_bfloat16` cast; {head(report)} Slow ones ran fewer times."
     )
+    table = markdown(["tokens", *titles, "`cpu`, both, µs per token"], lines)
+    return f"{what}\n\n{table}\n\n![time against length](images/{CHART.name})"
 
 
 def by_length(report: Report) -> dict[int, dict[str, Report]]:
@@ -163,42 +129,7 @@ def by_length(report: Report) -> dict[int, dict[str, Report]]:
     return dict(sorted(table.items()))
 
 
-def crossing(report: Report, name: str, part: str) -> str:
-    """Say from which length on the scan is faster, by interpolation of logarithms."""
-    passes = part.replace("_", " + ")
-    points = [
-        (length, math.log(row[name][part]["seconds"] / row["cpu"][part]["seconds"]))
-        for length, row in by_length(report).items()
-        if measured(row, "cpu", name)
-    ]
-    label = f"{passes} against `{name}`"
-    if points[0][1] >= 0:
-        return f"{label}: the scan is faster at every length measured, from {points[0][0]:,} on."
-    for (shorter, below), (longer, above) in pairwise(points):
-        if below < 0 <= above:
-            share = -below / (above - below)
-            where = math.exp(math.log(shorter) * (1 - share) + math.log(longer) * share)
-            return f"{label}: the scan is faster from about {round(where, -2):,.0f} tokens on."
-    return f"{label}: attention is faster at every length measured."
-
-
-def constancy(report: Report) -> str:
-    """Say how the scan's time per token changes from 2,048 tokens to the longest."""
-    per_token = {
-        length: 1e6 * row["cpu"]["forward_backward"]["seconds"] / length
-        for length, row in by_length(report).items()
-        if length >= 2048
-    }
-    mean = sum(per_token.values()) / len(per_token)
-    low, high = (end / mean - 1 for end in (min(per_token.values()), max(per_token.values())))
-    texts = ", ".join(f"{value:.2f} at {length:,}" for length, value in per_token.items())
-    return (
-        f"microseconds per token of `cpu`, forward + backward: {texts}; "
-        f"between {low:+.0%} and {high:+.0%} of their mean, {mean:.2f}."
-    )
-
-
-def draw_attention(report: Report) -> None:
+def plot_attention(report: Report) -> None:
     """Draw time against length for the scan and attention."""
     from matplotlib.figure import Figure
 
@@ -245,32 +176,23 @@ def render_models(report: Report) -> str:
 
 
 def render_sparse(report: Report) -> str:
-    """Compare the full-size models with the prototypes, in the setting of these."""
+    """Write the full-size models beside the prototypes, in the setting of these."""
     lines = [
-        "The prototypes were trained on as many points as were observed, and on no others; their "
-        "figures were taken once from their own code, on two processors. In "
-        f"that setting (`{' '.join(report['settings'])}`), batches of {report['batch_size']}, "
-        f"{head(report)}",
-        "",
-        *(f"- {note}" for note in against_original(report)),
+        [
+            f"`{row['preset']}`",
+            f"{row['forward_32']['seconds']:.2f} ({ORIGINAL[row['preset']][0]})",
+            f"{row['training']['images_per_second']:.1f} ({ORIGINAL[row['preset']][1]})",
+        ]
+        for row in report["rows"]
     ]
-    return "\n".join(lines)
-
-
-def against_original(report: Report) -> list[str]:
-    """Compare the full-size models with the prototypes on two processors."""
-    notes = []
-    for row in report["rows"]:
-        if row["preset"] in ORIGINAL:
-            seconds, rate = ORIGINAL[row["preset"]]
-            faster = seconds / row["forward_32"]["seconds"]
-            images = row["training"]["images_per_second"]
-            notes.append(
-                f"`{row['preset']}`: a forward at 32 x 32 is {faster:.1f} times as fast as the "
-                f"prototype's {seconds} s; it trains on {images:.1f} images/s, "
-                f"{images / rate:.1f} times the prototype's {rate}."
-            )
-    return notes
+    what = (
+        "The prototypes were trained on as many points as were observed, and on no others; their "
+        "figures, in brackets, were taken once from their own code, on two processors. In "
+        f"that setting (`{' '.join(report['settings'])}`), batches of {report['batch_size']}, "
+        f"{head(report)}"
+    )
+    titles = ["preset", "forward at 32 x 32, s (prototype)", "training, images/s (prototype)"]
+    return f"{what}\n\n{markdown(titles, lines)}"
 
 
 def cell(result: Report, key: str, scale: float, digits: int) -> str:
