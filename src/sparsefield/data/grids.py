@@ -25,15 +25,15 @@ def cell_centres(
     its centres with the grid of `3 n` cells.
 
     Args:
-        shape: cells per axis `(n_1, ..., n_P)`, each at least 1.
-        dtype: floating type of the result.
-        device: device of the result.
+        shape: Cells per axis `(n_1, ..., n_P)`, each at least 1.
+        dtype: Floating type of the result.
+        device: Device of the result.
 
     Returns:
-        Coordinates in (-1, 1), shape (L, P) with `L = n_1 ... n_P`.
+        Coordinates (L, P) in (-1, 1), with `L = n_1 ... n_P`.
 
     Raises:
-        InputError: if an axis is empty or there is none.
+        InputError: An axis is empty or there is none.
     """
     if not shape or min(shape) < 1:
         raise InputError(f"a grid needs at least one cell along each axis, got shape {shape}")
