@@ -104,12 +104,3 @@ def biharmonic(points: Points) -> Prediction:
     missing[cells] = False
     filled = inpaint_biharmonic(image.reshape(*shape, -1), missing.reshape(shape), channel_axis=-1)
     return Prediction(filled.reshape(image.shape))
-
-
-def __getattr__(name: str) -> object:
-    """Answer the names that are in the registry now."""
-    from sparsefield.baselines import registry
-
-    if name in ("BASELINES", "Baseline", "available_baselines", "reconstruct_baseline"):
-        return getattr(registry, name)
-    raise AttributeError(f"module {__name__} has no attribute {name}")

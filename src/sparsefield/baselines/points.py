@@ -76,15 +76,17 @@ def in_own_units(interpolate: Callable[[Points], Prediction]) -> Callable[[Point
     """Make an interpolator equivariant to offset and unit of each channel and of the coordinates.
 
     It sees values around 0 with the standard deviation 1, errors included, and exact zeros in a
-    channel that is constant. Coordinates are around 0 with the radius 1. Tolerances inside of it
-    then mean the same for every unit.
+    channel that is constant. Coordinates are around 0 with a radius near 1. Tolerances inside
+    of it then mean the same for every unit.
     """
 
     @wraps(interpolate)
     def equivariant(points: Points) -> Prediction:
         centre, scale = _units(points)
         noise = None if points.noise is None else points.noise / scale
-        origin, radius = points.coords.mean(axis=0), points.radius or 1.0
+        # A power of two, and a multiple of it, keep what is regular on a grid to the last bit.
+        radius = 2.0 ** np.round(np.log2(points.radius)) if points.radius > 0 else 1.0
+        origin = radius * np.round(points.coords.mean(axis=0) / radius)
         coords, query = ((x - origin) / radius for x in (points.coords, points.query))
         found = interpolate(Points(coords, (points.values - centre) / scale, query, noise))
         return found._replace(
