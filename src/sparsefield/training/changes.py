@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from sparsefield.core.errors import InputError
 from sparsefield.core.files import dump_json
+from sparsefield.models import ALIASES
 from sparsefield.training.config import TrainConfig, config_to_dict
 
 SAME_BITS = "the weights stay the same bit for bit"
@@ -67,7 +68,9 @@ class Change(NamedTuple):
 
 def find_changes(before: TrainConfig, now: TrainConfig) -> list[Change]:
     """Return the settings that differ, by name."""
-    old, new = _flatten(config_to_dict(before)), _flatten(config_to_dict(now))
+    old, new = (_flatten(config_to_dict(config)) for config in (before, now))
+    for flat in (old, new):  # a model has one name here
+        flat["model.name"] = ALIASES.get(flat["model.name"], flat["model.name"])
     return [
         Change(key, old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
