@@ -96,7 +96,7 @@ def test_noise_may_differ_by_point_and_is_taken_from_the_observation(measured):
 
 
 def test_readings_of_a_place_equal_their_mean_with_less_noise(measured):
-    """n readings with sigma are one with sigma / sqrt(n), given a prior and fitted alike."""
+    """N readings with sigma are one with sigma / sqrt(n), given a prior and fitted alike."""
     obs, _ = measured
     rng = np.random.default_rng(0)
     readings = obs.values[:, None] + SIGMA * torch.from_numpy(rng.normal(size=(M, 4, C)))

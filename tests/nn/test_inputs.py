@@ -51,7 +51,7 @@ def call(case, **changes):
 
 @pytest.mark.parametrize(("case", "name"), ARGUMENTS)
 def test_a_tensor_on_another_device_is_refused(case, name):
-    """torch's dispatcher takes a "meta" tensor as the sign to compute shapes alone."""
+    """Torch's dispatcher takes a "meta" tensor as the sign to compute shapes alone."""
     elsewhere = CASES[case][1]()[name].to("meta")
     with pytest.raises(InputError, match=r"meta.*cpu|cpu.*meta") as error:
         call(case, **{name: elsewhere})

@@ -29,8 +29,12 @@ BY_TOKEN = ("u", "delta", "B", "C", "z")
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="the tests below run here, on the GPU")
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that interprets")
-def test_all_contracts_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+@pytest.mark.parametrize(
+    "marks", ["not slow and not gpu", pytest.param("slow and not gpu", marks=pytest.mark.slow)]
+)
+def test_all_contracts_in_the_interpreter(marks):
+    options = ["-q", "-p", "no:cacheprovider", "-m", marks]
+    command = [sys.executable, "-m", "pytest", *options, __file__]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment = {k: v for k, v in environment.items() if not k.startswith("PYTEST_")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -91,7 +95,14 @@ class TestKernels:
     __test__ = INTERPRETED or DEVICE == "cuda"
 
     @pytest.mark.parametrize(
-        ("batch", "length", "states"), [(1, 1, 1), (3, 1, 2), (3, 63, 1), (1, 100, 1), (1, 257, 1)]
+        ("batch", "length", "states"),
+        [
+            (1, 1, 1),
+            (3, 1, 2),
+            (2, 37, 1),
+            pytest.param(3, 63, 1, marks=pytest.mark.slow),
+            pytest.param(1, 257, 1, marks=pytest.mark.slow),
+        ],
     )
     def test_output_state_and_gradients_equal_the_loop_in_float64(self, batch, length, states):
         assert_right(make_inputs(batch, length, states=states))
@@ -115,6 +126,7 @@ class TestKernels:
         monkeypatch.setattr(triton, "ENOUGH", 1)
         assert_right(make_inputs(2, 20, states=1), reverse=reverse)
 
+    @pytest.mark.slow
     def test_more_segments_than_one_tile_of_the_chain(self, monkeypatch):
         monkeypatch.setattr(triton, "SHORTEST", 1)
         inputs = make_inputs(1, 280, 3, 1)
@@ -246,6 +258,7 @@ class TestKernels:
         torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(state, last, rtol=1e-5, atol=1e-5)
 
+    @pytest.mark.slow
     def test_compile_without_graph_breaks(self):
         leaves = [
             {name: x.float().requires_grad_() for name, x in make_inputs().items()}
@@ -257,6 +270,7 @@ class TestKernels:
         for name in leaves[0]:
             torch.testing.assert_close(leaves[1][name].grad, leaves[0][name].grad)
 
+    @pytest.mark.slow
     def test_the_operator_passes_torchs_own_checks(self):
         inputs = {name: x.float().requires_grad_() for name, x in make_inputs(1, 3).items()}
         args = [inputs[name] for name in ("u", "delta", "A", "B", "C", "D", "z")]

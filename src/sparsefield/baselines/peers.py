@@ -12,7 +12,7 @@ VARIOGRAM = "exponential"
 
 
 def _by_channel(
-    predict: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], tuple],
+    predict: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], tuple[Any, ...]],
 ) -> Callable[[Points], Prediction]:
     """Make a Gaussian forecast of one channel one of several."""
 

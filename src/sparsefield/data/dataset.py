@@ -267,9 +267,9 @@ def _image_request(size: tuple[int, ...] | None) -> tuple[int, int] | None:
 
 def _as_stored(values: np.ndarray, name: str) -> np.ndarray:
     """Return values as uint8 or float32, in native order; those that are so already, uncopied."""
-    if type(values) is np.ndarray and values.dtype in (np.uint8, np.float32):
-        if values.dtype.isnative and values.flags.carray:
-            return values
+    stored = type(values) is np.ndarray and values.dtype in (np.uint8, np.float32)
+    if stored and values.dtype.isnative and values.flags.carray:
+        return values
     array = real_array(values, name)
     with np.errstate(over="ignore"):  # what becomes infinite is named
         return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)

@@ -94,6 +94,7 @@ def score_crps(prediction: Prediction, task: Task) -> Scores:
 
 
 def as_arrays(scores: dict[str, Tensor]) -> Scores:
+    """Return the scores as they are joined over batches and written."""
     return {name: values.numpy() for name, values in scores.items()}
 
 

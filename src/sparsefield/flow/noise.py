@@ -121,8 +121,12 @@ class LatticeNoise(Noise):
         return torch.from_numpy(stencil @ stencil.T)
 
     def _stencil(self, coords: Tensor, cells: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first of the four nodes around points along each axis (..., P), and the
-        weights (..., P, 4) of all four, of squares that sum to 1."""
+        """Return which four nodes lie around points along each axis, and what they weigh.
+
+        Returns:
+            The number of the first node (..., P), and the weights (..., P, 4) of all four, whose
+            squares sum to 1.
+        """
         position = (coords.double().cpu().numpy() + 1) * np.array(cells) / (2 * self.length) - 0.5
         nearest = np.rint(position)
         position = np.where(abs(position - nearest) < _ON_NODE, nearest, position)

@@ -70,7 +70,7 @@ def _can_write_beside(function: Callable[..., Any]) -> bool:
     return True
 
 
-class _SourceCache(FunctionCache):
+class _SourceCache(FunctionCache):  # type: ignore[misc]
     """A cache whose key holds the sources of all kernels; no fault of it reaches the caller."""
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
@@ -99,7 +99,7 @@ class _SourceCache(FunctionCache):
             _say(f"cannot keep compiled kernels in {self.cache_path}: {error!r}")
 
 
-class _NoCache(NullCache):
+class _NoCache(NullCache):  # type: ignore[misc]
     """Nothing is kept: every process compiles what it calls."""
 
     def load_overload(self, sig: Any, target_context: Any) -> None:

@@ -170,13 +170,13 @@ def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path, shape, matc
 
 
 def test_archives_that_expand_without_measure_are_refused(tmp_path):
-    with zipfile.ZipFile(
-        tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1
-    ) as archive:
-        with archive.open("test.npy", "w", force_zip64=True) as member:
-            member.write(npy_header((300, 2**17, 1)))
-            for _ in range(300):
-                member.write(bytes(2**20))
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("test.npy", "w", force_zip64=True) as member,
+    ):
+        member.write(npy_header((300, 2**17, 1)))
+        for _ in range(300):
+            member.write(bytes(2**20))
     assert (tmp_path / "a.npz").stat().st_size < 2**21
     refuse(tmp_path / "a.npz", rf"would expand from .* to 300 MiB; .*set {VARIABLE}=1G")
     assert len(open_dataset(tmp_path / "a.npz", limit=2)) == 2

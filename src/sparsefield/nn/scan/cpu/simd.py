@@ -29,7 +29,7 @@ _HALVES = ir.VectorType(_I16, LANES)
 _NUMBERS = ir.Constant(_INTEGERS, list(range(LANES)))
 
 
-class LanesType(types.Type):
+class LanesType(types.Type):  # type: ignore[misc]
     """The numba type of a vector of `LANES` float32 values."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ def _arithmetic(op: Callable[..., Any], instruction: str) -> None:
     """Teach numba one infix operator on two vectors."""
 
     @infer_global(op)
-    class Template(ConcreteTemplate):
+    class Template(ConcreteTemplate):  # type: ignore[misc]
         cases = [signature(lanes, lanes, lanes)]  # noqa: RUF012
 
     @lower_builtin(op, lanes, lanes)
