@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sparsefield import samplers
     from sparsefield.core.errors import InputError
     from sparsefield.data.dataset import open_dataset
+    from sparsefield.data.formats.reading import read
     from sparsefield.data.observation import Observation
     from sparsefield.data.photographs import example
     from sparsefield.data.query import Grid, Points
@@ -36,6 +37,7 @@ __all__ = [
     "example",
     "load",
     "open_dataset",
+    "read",
     "reconstruct",
     "samplers",
 ]
@@ -55,6 +57,7 @@ _HOMES = {
     "example": "data.photographs",
     "load": "inference.model",
     "open_dataset": "data.dataset",
+    "read": "data.formats.reading",
     "reconstruct": "inference.reconstruction",
 }
 

@@ -1,10 +1,15 @@
 """Reconstruction of a user's own files, and the demo."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from sparsefield.data.formats import suffixes
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (8, 9, 4), dtype=np.uint8)
 
@@ -53,7 +58,7 @@ def test_the_spread_of_samples_is_scaled_on_demand(cli, checkpoint):
     assert cli(*call, "--samples", 2, "--out", "plain.npz").code == 0
     seen = cli(*call, "--samples", 2, "--recalibrate", "--out", "scaled.npz")
     assert seen.code == 0, seen.err
-    assert "spread of the samples scaled by" in seen.out
+    assert "standard deviation of the samples scaled by" in seen.out
     plain, scaled = np.load("plain.npz"), np.load("scaled.npz")
     assert np.array_equal(plain["mean"], scaled["mean"])
     assert not np.allclose(plain["std"], scaled["std"])
@@ -101,3 +106,130 @@ def test_the_demo_writes_a_figure_and_a_table(cli, checkpoint):
     assert all(name in seen.out for name in ("nearest", "tps", "kriging", "one sample"))
     assert Image.open("pictures/reconstruction.png").width > 800
     assert cli("demo", "--model", model, "--samples", 1).code == 2
+
+
+def test_an_intact_photograph_loses_nothing_unasked(cli, checkpoint):
+    Image.fromarray(PIXELS[..., :3]).save("in.png")
+    seen = cli("reconstruct", "in.png", "--model", checkpoint(), "--out", "out.png")
+    assert seen.code == 2
+    assert "transparent" in seen.err and "--density" in seen.err
+    assert seen.err.count("\n") == 1
+    assert not Path("out.png").exists()
+
+
+def links(path):
+    """Return names of a file: its own, relative and absolute, and links."""
+    Path("symbolic.png").symlink_to(path)
+    os.link(path, "hard.png")
+    return [path, f"./{path}", Path(path).resolve(), "symbolic.png", "hard.png"]
+
+
+def test_an_output_never_replaces_its_input(cli, checkpoint):
+    Image.fromarray(PIXELS[..., :3]).save("in.png")
+    before = Path("in.png").read_bytes()
+    model = checkpoint()
+    for name in links("in.png"):
+        seen = cli("reconstruct", "in.png", "--model", model, "--density", 0.5, "--out", name)
+        assert seen.code == 2, name
+        assert "is the input" in seen.err and seen.err.count("\n") == 1
+    assert Path("in.png").read_bytes() == before
+    Path("images").mkdir()
+    Path("in.png").rename("images/in.png")
+    for out in ("images/in.png", "images"):
+        command = ("evaluate", "baselines", "--data", "images", "--json", out)
+        assert "is the input" in cli(*command).err
+    assert Path("images/in.png").read_bytes() == before
+    weights = model.read_bytes()
+    assert "is the input" in cli("evaluate", model, "--data", "data.npy", "--json", model).err
+    assert model.read_bytes() == weights
+
+
+def test_a_wrong_suffix_is_refused_before_any_work(cli, monkeypatch):
+    monkeypatch.setattr("sparsefield.inference.model.load", None)
+    Image.fromarray(PIXELS).save("in.png")
+    seen = cli("reconstruct", "in.png", "--out", "out.jpg")
+    assert seen.code == 2 and "the suffix must be .png or .npz" in seen.err
+    assert cli("reconstruct", "in.gif", "--out", "out.png").code == 2
+    seen = cli("reconstruct", "absent.png", "--out", "out.png")
+    assert "no file at absent.png" in seen.err
+
+
+def test_suffixes_may_be_written_in_capitals(cli, checkpoint):
+    Image.fromarray(PIXELS).save("IN.PNG")
+    for out in ("OUT.PNG", "OUT.NPZ"):
+        seen = cli("reconstruct", "IN.PNG", "--model", checkpoint(), "--out", out)
+        assert seen.code == 0, seen.err
+    assert Image.open("OUT.PNG").format == "PNG"
+    assert "mean" in np.load("OUT.NPZ").files
+
+
+@pytest.mark.parametrize("extra", [("--size", 100_000, 100_000), ("--samples", 10**9)])
+def test_what_no_memory_holds_is_refused_with_its_size(cli, checkpoint, extra, monkeypatch):
+    monkeypatch.setattr("sparsefield.inference.model.Model.condition", None)
+    Path("in.csv").write_text("y,x,r,g,b\n0,0,1,1,1\n")
+    seen = cli("reconstruct", "in.csv", "--model", checkpoint(), *extra, "--out", "out.npz")
+    assert seen.code == 2
+    assert "of memory, more than the limit" in seen.err and seen.err.count("\n") == 1
+
+
+def test_columns_and_noise_are_chosen_by_name(cli, checkpoint):
+    rng = np.random.default_rng(3)
+    model, rows = checkpoint(), rng.uniform(-0.9, 0.9, (9, 2))
+    values = rng.uniform(0.2, 0.8, (9, 3))
+    table = np.column_stack([rows, values, np.full(9, 0.1)])
+    names = "lat,lon,r,g,b,sd"
+    np.savetxt("in.csv", table, "%.17g", delimiter=",", header=names, comments="")
+    call = ("reconstruct", "in.csv", "--model", model, "--coords", "lat", "lon", "--value", "r",
+            "g", "b", "--noise")  # fmt: skip
+    for noise, out in (("sd", "column.npz"), (0.1, "number.npz")):
+        seen = cli(*call, noise, "--out", out)
+        assert seen.code == 0, seen.err
+    exact = cli(*call[:-1], "--out", "exact.npz")
+    assert exact.code == 0, exact.err
+    means = [np.load(f"{name}.npz")["mean"] for name in ("column", "number", "exact")]
+    np.testing.assert_allclose(means[0], means[1], atol=1e-6)
+    assert not np.array_equal(means[0], means[2])
+
+
+def test_colour_images_become_grey_for_a_model_of_one_channel(cli, checkpoint):
+    pixels = PIXELS.copy()
+    pixels[..., 3] = np.where(np.arange(72).reshape(8, 9) % 3, 0, 255)
+    Image.fromarray(pixels).save("in.png")
+    seen = cli("reconstruct", "in.png", "--model", checkpoint(channels=1), "--out", "out.png")
+    assert seen.code == 0, seen.err
+    out, known = np.asarray(Image.open("out.png")), pixels[..., 3] == 255
+    grey = np.asarray(Image.fromarray(pixels[..., :3]).convert("L"))
+    assert out.shape == (8, 9)
+    assert abs(out.astype(int) - grey)[known].max() <= 1
+    seen = cli(
+        "reconstruct", "in.png", "--model", checkpoint("2.safetensors", 2), "--out", "o.png"
+    )
+    assert seen.code == 2
+    assert "2.safetensors' has 2 channels, and a colour image has 3" in seen.err
+
+
+def test_the_help_lists_what_the_registry_knows(cli):
+    shown = " ".join(cli("reconstruct", "--help").out.split())
+    for task in ("observation", "field"):
+        for suffix in suffixes(task):
+            assert suffix in shown
+
+
+def test_terminals_of_ascii_alone_are_written_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        command = [sys.executable, "-m", "sparsefield.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    for name in ("reconstruct", "evaluate"):
+        shown = run(name, "--help")
+        assert shown.returncode == 0, shown.stderr
+    np.save("data.npy", np.zeros((3, 8, 9, 1), np.uint8))
+    table = run("evaluate", "baselines", "--data", "data.npy", "--baselines", "nearest")
+    assert table.returncode == 0, table.stderr
+    assert "nearest" in table.stdout
+    refused = run("reconstruct", "größe.png", "--out", "größe.jpg")
+    assert refused.returncode == 2
+    assert "cannot write gr" in refused.stderr

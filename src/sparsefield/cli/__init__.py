@@ -1,13 +1,18 @@
 """The command line: one module per command, imported only when that command runs."""
 
 import contextlib
+import functools
 import importlib
+import inspect
 import io
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.core.paths import refuse_overwriting
 
 # Command -> (module here that defines `command`, its line in the help).
 COMMANDS = {
@@ -24,6 +29,9 @@ COMMANDS = {
     "bench": ("bench", "time and memory of the scan's backends, of models, of larger grids"),
     "models": ("models", "list models, presets and bundled weights"),
 }
+
+# Options that name what is written; all others name what is read, if it is a file.
+OUTPUTS = ("out", "json", "figure", "figures", "run")
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -65,8 +73,31 @@ def _run(arguments: list[str]) -> int:
     module = importlib.import_module(f"sparsefield.cli.{COMMANDS[name][0]}")
     config = (tyro.conf.FlagCreatePairsOff,)
     rest = renew_words(name, rest)
-    code = tyro.cli(module.command, args=rest, prog=f"sparsefield {name}", config=config)
+    command = _guarded(module.command)
+    code = tyro.cli(command, args=rest, prog=f"sparsefield {name}", config=config)
     return int(code or 0)
+
+
+def _guarded(command: Callable[..., int]) -> Callable[..., int]:
+    """Return a command that refuses outputs which would overwrite one of its inputs."""
+    signature = inspect.signature(command)
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> int:
+        given = signature.bind(*args, **kwargs).arguments
+        outputs = [each for name in OUTPUTS for each in _paths(given.get(name))]
+        inputs = [each for name in given if name not in OUTPUTS for each in _paths(given[name])]
+        folders = _paths(given.get("data"))
+        refuse_overwriting(outputs, [each for each in inputs if each.is_file()] + folders)
+        return command(*args, **kwargs)
+
+    return run
+
+
+def _paths(value: Any) -> list[Path]:
+    """Return the paths among an option's values; a name may be a path as well."""
+    values = value if isinstance(value, tuple) else (value,)
+    return [Path(each) for each in values if isinstance(each, str | Path) and each != ""]
 
 
 def _show_remarks() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.data.formats import need_handler
 from sparsefield.data.observation import Observation
 from sparsefield.data.query import Grid, Points
 
@@ -171,17 +172,14 @@ class Field:
         return found | ({"levels": np.array(levels)} if levels else {})
 
     def save(self, path: str | Path) -> None:
-        """Write the field: `.npz` for all of it, `.png` for its mean as an image.
+        """Write the field in the format of the suffix: `.npz` for all of it, `.png` for its mean.
 
         Raises:
             InputError: The suffix is another one, free points are to be an image, or the file
                 cannot be written.
         """
         path = Path(path)
-        write = _WRITERS.get(path.suffix.lower())
-        if write is None:
-            raise InputError(f"cannot write {path}: the suffix must be {' or '.join(_WRITERS)}")
-        write(self, path)
+        need_handler(path, "field").load()(path, self.arrays())
 
     def plot(self) -> "Figure":
         """Show observations, mean, one sample and standard deviation; returns the figure."""
@@ -216,22 +214,3 @@ class Field:
 
     def _laid_out(self, values: Tensor) -> np.ndarray:
         return values.numpy() if self.shape is None else self.on_grid(values)
-
-
-def _write_archive(field: Field, path: Path) -> None:
-    from sparsefield.core.files import write_atomically
-
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **field.arrays())  # type: ignore[arg-type]
-
-    write_atomically(path, save)
-
-
-def _write_image(field: Field, path: Path) -> None:
-    from sparsefield.data.formats.images import save_image
-
-    save_image(path, field.on_grid())
-
-
-_WRITERS = {".npz": _write_archive, ".png": _write_image}

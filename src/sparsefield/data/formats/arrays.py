@@ -1,7 +1,7 @@
 """Arrays of numpy: .npy files and .npz archives, read without trusting what they claim."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,20 @@ from zipfile import ZipFile
 import numpy as np
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.files import write_atomically
 from sparsefield.core.memory import check_memory
 from sparsefield.data.formats.examples import Examples, Request
 from sparsefield.data.formats.guard import readable, regular_file
+from sparsefield.data.formats.reading import Reading
 from sparsefield.data.formats.splits import select_array, unsplit
+from sparsefield.data.observation import Observation
 
 _PART = 2**20
+
+
+# Names of arrays in an archive of observations, and in one of fields.
+OBSERVED = ("coords", "values", "noise")
+WRITTEN = ("mean", "std", "samples", "coords", "quantiles", "levels")
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,58 @@ def read_npz(path: Path, request: Request) -> Examples:
             names = [n for n in names if len(archive.header(n).shape) > 1] or names
         name, remarks = select_array(str(path), names, request.split)
         return Examples(archive.read(name, request.limit), remarks)
+
+
+def read_observation(path: Path, reading: Reading) -> Observation:
+    """Return the measurements in an archive with arrays coords and values.
+
+    Raises:
+        InputError: The archive is damaged, or an array is missing or does not fit.
+    """
+    reading.refuse(path, density="density is a fraction of pixels; this is an archive of points")
+    with open_archive(path) as archive:
+        coords = _columns(archive, reading.coords or OBSERVED[:1])
+        values = _columns(archive, reading.values or OBSERVED[1:2])
+        noise = reading.noise
+        if noise is None and OBSERVED[2] in archive.names:
+            noise = OBSERVED[2]
+        found = _array(archive, noise) if isinstance(noise, str) else noise
+    return Observation(coords, values, found)
+
+
+def _columns(archive: "Archive", names: Sequence[str]) -> np.ndarray:
+    """Return one array as it is, or several as the columns of one."""
+    if len(names) == 1:
+        found = _array(archive, names[0])
+        return found if found.ndim > 1 else found.reshape(-1, 1)
+    columns = [_array(archive, name).ravel() for name in names]
+    if len({len(column) for column in columns}) > 1:
+        lengths = ", ".join(str(len(column)) for column in columns)
+        raise InputError(f"{archive.path}: {', '.join(names)} differ in length: {lengths}")
+    return np.stack(columns, axis=-1)
+
+
+def _array(archive: "Archive", name: str) -> np.ndarray:
+    if name not in archive.names:
+        raise InputError(
+            f"{archive.path} lacks the array '{name}'; it has: {', '.join(archive.names)}"
+        )
+    return archive.read(name)
+
+
+def write_field(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a field as a compressed archive of its arrays.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    kept = {name: arrays[name] for name in WRITTEN if name in arrays}
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **kept)  # type: ignore[arg-type]
+
+    write_atomically(path, save)
 
 
 class Archive:

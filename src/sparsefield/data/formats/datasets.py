@@ -4,31 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparsefield.core.errors import InputError
-from sparsefield.data.formats.arrays import read_npy, read_npz
+from sparsefield.data.formats import describe, find_handler
 from sparsefield.data.formats.cifar import cifar_files, read_cifar
 from sparsefield.data.formats.examples import Examples, Request
 from sparsefield.data.formats.folders import image_files, read_images
 from sparsefield.data.formats.guard import regular_file
-from sparsefield.data.formats.images import IMAGE_SUFFIXES
 from sparsefield.data.formats.parquet import parquet_files, read_parquet
 
-SUPPORTED = (
-    "a parquet file or folder in the Hugging Face layout (struct column 'image' or 'img'), "
-    "an image file or folder, the official CIFAR-10 python archive (.tar.gz) or its folder, "
-    ".npy and .npz arrays"
-)
+SUPPORTED = "; ".join(describe("examples"))
 
 Reader = Callable[[Path, Request], Examples]
-
-# Suffix of a file -> reader.
-READERS: dict[str, Reader] = {
-    ".parquet": read_parquet,
-    ".npy": read_npy,
-    ".npz": read_npz,
-    ".tar": read_cifar,
-    ".tar.gz": read_cifar,
-    ".tgz": read_cifar,
-} | dict.fromkeys(IMAGE_SUFFIXES, read_images)
 
 # What a folder holds -> reader, the first that fits.
 FOLDER_READERS: tuple[tuple[Callable[[Path], list[Path]], Reader], ...] = (
@@ -67,5 +52,5 @@ def _folder_reader(path: Path) -> Reader | None:
 
 def _file_reader(path: Path) -> Reader | None:
     regular_file(path)
-    name = path.name.lower()
-    return next((reader for suffix, reader in READERS.items() if name.endswith(suffix)), None)
+    handler = find_handler(path, "examples")
+    return None if handler is None else handler.load()

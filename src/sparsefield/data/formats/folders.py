@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from sparsefield.data.formats import IMAGE_SUFFIXES
 from sparsefield.data.formats.examples import Examples, Request, decode_images
 from sparsefield.data.formats.guard import files_below, read_bytes
-from sparsefield.data.formats.images import IMAGE_SUFFIXES
 from sparsefield.data.formats.splits import select_files, unsplit
 
 

@@ -1,0 +1,93 @@
+"""Every registered format keeps the contract, damaged files included."""
+
+import io
+import pickle
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sparsefield.data.formats import FORMATS
+from sparsefield.testing import check_format
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (7, 5, 4), dtype=np.uint8)
+
+
+def image(path, mode="RGBA"):
+    Image.fromarray(PIXELS).convert(mode).save(path)
+
+
+def archive(path):
+    np.savez(path, coords=RNG.uniform(-1, 1, (6, 2)), values=RNG.normal(size=(6, 3)))
+
+
+def fields(path):
+    np.savez_compressed(path, test=RNG.normal(size=(6, 7, 5, 1)).astype(np.float32))
+
+
+def table(path):
+    np.savetxt(path, RNG.uniform(-1, 1, (9, 3)), delimiter=",", header="y,x,v", comments="")
+
+
+def parquet(path):
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[..., :3]).save(buffer, "PNG")
+    pq.write_table(pa.table({"image": [{"bytes": buffer.getvalue()}] * 3}), path)
+
+
+def cifar(path):
+    batch = pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1, 2]}, 2)
+    with tarfile.open(path, "w:gz") as file:
+        member = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+        member.size = len(batch)
+        file.addfile(member, io.BytesIO(batch))
+
+
+def array(path):
+    np.save(path, RNG.normal(size=(6, 7, 5, 1)).astype(np.float32))
+
+
+# (format, task) -> suffix, writer of an example, options of the reader.
+EXAMPLES = {
+    ("image", "observation"): (".png", image, {}),
+    ("image", "examples"): (".png", image, {"split": "all"}),
+    ("image", "field"): (".png", None, {}),
+    ("table", "observation"): (".csv", table, {}),
+    ("parquet", "examples"): (".parquet", parquet, {"split": "all"}),
+    ("CIFAR-10", "examples"): (".tar.gz", cifar, {"split": "test"}),
+    ("numpy archive", "observation"): (".npz", archive, {}),
+    ("numpy archive", "examples"): (".npz", fields, {"split": "test"}),
+    ("numpy archive", "field"): (".npz", None, {}),
+    ("numpy array", "examples"): (".npy", array, {"split": "all"}),
+}
+TASKS = [
+    (name, task) for name, each in FORMATS.items() for task in each._fields if getattr(each, task)
+]
+
+
+@pytest.mark.parametrize(("name", "task"), TASKS)
+def test_a_format_keeps_the_contract(tmp_path, name, task, mutations=30, seed=0):
+    assert (name, task) in EXAMPLES, f"give the format {name} an example for '{task}'"
+    suffix, write, options = EXAMPLES[name, task]
+    path = tmp_path / f"example{suffix}"
+    if write is not None:
+        write(path)
+    check_format(name, path, task, options=options, mutations=mutations, seed=seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "task"), TASKS)
+def test_a_format_survives_much_damage(tmp_path, name, task):
+    test_a_format_keeps_the_contract(tmp_path, name, task, mutations=3000, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", FORMATS["image"].observation.suffixes)
+def test_every_kind_of_image_survives_much_damage(tmp_path, suffix):
+    image(tmp_path / f"example{suffix}", "RGB")
+    options = {"density": 0.5}
+    check_format("image", tmp_path / f"example{suffix}", options=options, mutations=2000)
