@@ -215,9 +215,7 @@ def test_the_help_lists_what_the_registry_knows(cli):
             assert suffix in shown
 
 
-def test_terminals_of_ascii_alone_are_written_to(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
+def test_terminals_of_ascii_alone_are_written_to(tmp_path):
     def run(*arguments):
         environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
         command = [sys.executable, "-m", "sparsefield.cli", *arguments]
@@ -226,8 +224,9 @@ def test_terminals_of_ascii_alone_are_written_to(tmp_path, monkeypatch):
     for name in ("reconstruct", "evaluate"):
         shown = run(name, "--help")
         assert shown.returncode == 0, shown.stderr
-    np.save("data.npy", np.zeros((3, 8, 9, 1), np.uint8))
-    table = run("evaluate", "baselines", "--data", "data.npy", "--baselines", "nearest")
+    data = tmp_path / "data.npy"
+    np.save(data, np.zeros((3, 8, 9, 1), np.uint8))
+    table = run("evaluate", "baselines", "--data", str(data), "--baselines", "nearest")
     assert table.returncode == 0, table.stderr
     assert "nearest" in table.stdout
     refused = run("reconstruct", "größe.png", "--out", "größe.jpg")

@@ -82,7 +82,7 @@ FORMATS: dict[str, Format] = {
         examples=Handler(
             f"{_HERE}.cifar:read_cifar",
             (".tar.gz", ".tgz", ".tar"),
-            "the official python archive or its folder",
+            "the official CIFAR-10 python archive or its folder",
         ),
     ),
     "numpy archive": Format(

@@ -47,7 +47,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 @contextmanager
-def readable(path: Path | str, kind: str) -> Iterator[None]:
+def readable(path: Path | str, kind: str, advice: str = "fetch it again") -> Iterator[None]:
     """Turn whatever a library raises on a damaged or hostile file into one line that names it.
 
     Put calls of the library inside and nothing else: an error of ours would be hidden.
@@ -55,6 +55,7 @@ def readable(path: Path | str, kind: str) -> Iterator[None]:
     Args:
         path: The file, or what to call it.
         kind: What it should have been.
+        advice: What to do.
 
     Raises:
         InputError: The library raised.
@@ -65,7 +66,7 @@ def readable(path: Path | str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:  # parsers of damaged files raise nearly anything
         raise InputError(
-            f"{path} is not a readable {kind} ({_reason(error)}); fetch it again"
+            f"{path} is not a readable {kind} ({_reason(error)}); {advice}"
         ) from error
 
 

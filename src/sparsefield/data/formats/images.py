@@ -36,7 +36,7 @@ def decode_image(
         InputError: The image cannot be read or is smaller than `size`.
     """
     data = source if isinstance(source, bytes) else read_bytes(source)
-    with opened(data, where) as image, readable(where, "image"):
+    with opened(data, where) as image, readable(where, "image", "repair or remove it"):
         rgb = rgb_bytes(image, where)
         return np.asarray(rgb if size is None else _reduce(rgb, size, where))
 

@@ -45,12 +45,12 @@ def opened(data: bytes, where: str) -> Iterator[Image.Image]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that are checked here
-        with readable(where, "image"):
+        with readable(where, "image", "repair or remove it"):
             image = _open(data, where)
         with image:
             check_memory(image.width * image.height * _WORKING_BYTES, where)
             check_memory(image.width * image.height * _DECODED_BYTES, where, len(data))
-            with readable(where, "image"):
+            with readable(where, "image", "repair or remove it"):
                 image.load()
                 upright = _upright(image)
                 _check_mode(upright, where)
@@ -69,7 +69,7 @@ def values_and_known(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: The image cannot be read, or its numbers have no known range.
     """
-    with opened(data, where) as image, readable(where, "image"):
+    with opened(data, where) as image, readable(where, "image", "repair or remove it"):
         if is_wide(image):
             wide = wide_values(image, where)
             known = np.isfinite(wide) & _opaque_wide(image)
@@ -128,12 +128,12 @@ def _open(data: bytes, where: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=ADMITTED)
     except Image.UnidentifiedImageError as error:
         raise InputError(
-            f"{where} is not a readable image (unknown format); it must be one of "
-            f"{', '.join(ADMITTED)}, whole"
+            f"{where} is not a readable image (unknown format, not one of {', '.join(ADMITTED)}); "
+            "repair or remove it"
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{where} is not a readable image (too many pixels for one); reduce it"
+            f"{where} is not a readable image (too many pixels); reduce it"
         ) from error
     frames = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     if frames > 1:
