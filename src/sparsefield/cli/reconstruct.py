@@ -64,7 +64,8 @@ def command(
             up to 20 for one sample, more for samples and their mean, which an image then shows.
         own_cells: Give each cell of a finer grid its own mean instead of that over a cell as large
             as those observed: sharper, for models that have learnt it.
-        recalibrate: Scale the standard deviation of the samples to the errors at held-out observations.
+        recalibrate: Scale the standard deviation of the samples to the errors at held-out
+            observations.
     """
     from sparsefield.data.formats import need_handler, write_field
     from sparsefield.data.formats.guard import regular_file
