@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sparsefield.core.errors import InputError
 from sparsefield.core.memory import check_memory
@@ -126,7 +126,7 @@ def wide_values(image: Image.Image, where: str) -> np.ndarray:
 def _open(data: bytes, where: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=ADMITTED)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(
             f"{where} is not a readable image (unknown format, not one of {', '.join(ADMITTED)}); "
             "repair or remove it"
