@@ -1,13 +1,14 @@
 """The command line: one module per command, imported only when that command runs."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import inspect
 import io
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _guarded(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> int:
-        given = signature.bind(*args, **kwargs).arguments
+        given = _options(signature.bind(*args, **kwargs).arguments)
         outputs = [each for name in OUTPUTS for each in _paths(given.get(name))]
         inputs = [each for name in given if name not in OUTPUTS for each in _paths(given[name])]
         folders = _paths(given.get("data"))
@@ -92,6 +93,17 @@ def _guarded(command: Callable[..., int]) -> Callable[..., int]:
         return command(*args, **kwargs)
 
     return run
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by name, with those that commands share as a dataclass one by one."""
+    options: dict[str, Any] = {}
+    for name, value in given.items():
+        if dataclasses.is_dataclass(value):
+            options |= _options(vars(value))
+        else:
+            options[name] = value
+    return options
 
 
 def _paths(value: Any) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import Any
 MODULES: dict[str, tuple[str, ...]] = {
     "calibration_plots": ("figures.calibration",),
     "checkpoint": ("inference.checkpoint",),
-    "cli.inputs": ("data.formats.observations",),
+    "cli.inputs": ("data.formats.reading",),
     "comparison_plots": ("figures.comparison",),
     "devices": ("core.devices",),
     "errors": ("core.errors",),
