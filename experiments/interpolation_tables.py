@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsefield.errors import InputError
+from sparsefield.core.errors import InputError
 
 COORDINATES = ("x", "y", "z")
 

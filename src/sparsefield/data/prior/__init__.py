@@ -1,0 +1,1 @@
+"""The prior of the universal interpolator: scattered measurements of fields of many kinds."""
