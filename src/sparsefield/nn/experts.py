@@ -34,6 +34,7 @@ class Problem(NamedTuple):
         values: Observed values (B, N) of mean about 0 and variance about 1.
         valid: Which observations count (B, N), bool; at least two of each item.
         noise: Noise variance of the observations relative to each other (B, N), about 1.
+        radius: Extent of the group of observations that each is the mean of (B, N), 0 if of one.
         query: Positions to predict (B, Q, P).
         query_noise: Noise variance (B,) of a new value on the same scale: 1, or 0 if the noise
             is stated and a new value is the field itself.
@@ -43,6 +44,7 @@ class Problem(NamedTuple):
     values: Tensor
     valid: Tensor
     noise: Tensor
+    radius: Tensor
     query: Tensor
     query_noise: Tensor
 
@@ -118,6 +120,22 @@ class Systems(NamedTuple):
     left_var: np.ndarray
 
 
+class Seen(NamedTuple):
+    """Observations of one item, in units of length.
+
+    Attributes:
+        coords: Positions (N, P).
+        values: Values (N,).
+        noise: Relative noise variances (N,).
+        radius: Extents of the groups that they are the means of (N,).
+    """
+
+    coords: np.ndarray
+    values: np.ndarray
+    noise: np.ndarray
+    radius: np.ndarray
+
+
 class Spoken(NamedTuple):
     """Forecasts of the groups for one item; the first axis is the group."""
 
@@ -144,9 +162,10 @@ def ask_experts(problem: Problem) -> Forecasts:
     units = np.ones(items)
     arrays = [x.numpy() for x in problem]
     for item in range(items):
-        coords, values, valid, noise, query, query_noise = (x[item] for x in arrays)
+        coords, values, valid, noise, radius, query, query_noise = (x[item] for x in arrays)
         coords, query, units[item] = rescale(coords[valid], query)
-        said = ask_bank(coords, values[valid], noise[valid], query, float(query_noise))
+        seen = Seen(coords, values[valid], noise[valid], radius[valid] / units[item])
+        said = ask_bank(seen, query, float(query_noise))
         for target, found in zip(out, said, strict=True):
             target[item, ..., : found.shape[-1]] = found
     evidence, *others = (torch.from_numpy(x) for x in out)
@@ -165,33 +184,25 @@ def rescale(coords: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return (coords - centre) / unit, (query - centre) / unit, unit
 
 
-def ask_bank(
-    coords: np.ndarray,
-    values: np.ndarray,
-    noise: np.ndarray,
-    query: np.ndarray,
-    query_noise: float,
-) -> Spoken:
+def ask_bank(seen: Seen, query: np.ndarray, query_noise: float) -> Spoken:
     """Return the forecasts of all groups for one item, in units of length.
 
     Args:
-        coords: Observed positions (N, P), rescaled.
-        values: Observed values (N,).
-        noise: Relative noise variances (N,).
+        seen: Observations.
         query: Positions to predict (Q, P), rescaled.
         query_noise: Relative noise variance of a new value.
     """
     bank = isotropic_bank()
-    systems = solve(bank, coords, values, noise)
-    spoken = speak(_isotropic_numbers(), bank, systems, coords, query, query_noise)
+    systems = solve(bank, seen)
+    spoken = speak(_isotropic_numbers(), bank, systems, seen.coords, query, query_noise)
     leaders = np.argsort(-systems.evidence, kind="stable")[:LEADERS]
     bank, systems = bank.take(leaders), Systems(*(x[leaders] for x in systems))
-    direction = stretch_direction(bank, systems, coords)
+    direction = stretch_direction(bank, systems, seen.coords)
     parts = [spoken]
     for ratio in (1.0, *RATIOS):
         metric = stretch(direction, ratio)
-        near, far = coords @ metric, query @ metric
-        systems = solve(bank, near, values, noise, TREND)
+        near, far = seen.coords @ metric, query @ metric
+        systems = solve(bank, seen._replace(coords=near), TREND)
         numbers = np.arange(LEADERS)[None]
         parts.append(speak(numbers, bank, systems, near, far, query_noise, TREND))
     return Spoken(*(np.concatenate(part) for part in zip(*parts, strict=True)))
@@ -215,13 +226,14 @@ def _isotropic_numbers() -> np.ndarray:
     return np.arange(math.prod(shape)).reshape(shape).transpose(0, 2, 1, 3).reshape(ISOTROPIC, -1)
 
 
-def solve(
-    bank: Bank, coords: np.ndarray, values: np.ndarray, noise: np.ndarray, trend: float = 0.0
-) -> Systems:
+def solve(bank: Bank, seen: Seen, trend: float = 0.0) -> Systems:
     r"""Solve ordinary kriging for every expert, with leave-one-out forecasts and evidence.
 
     With :math:`P = C^{-1} - C^{-1} 1 1^T C^{-1} / 1^T C^{-1} 1` the residual of observation i,
     left out, is :math:`(P y)_i / P_{ii}`, and its variance :math:`\sigma^2 / P_{ii}`.
+
+    The mean over a group differs from the field at its centre by about half of what the field
+    differs by over its radius; that is counted as noise.
 
     References:
         Cross validation of kriging in a unique neighborhood (Dubrule, 1983).
@@ -229,16 +241,15 @@ def solve(
 
     Args:
         bank: Covariances.
-        coords: Positions (N, P) in units of length, in the metric of the experts.
-        values: Observed values (N,).
-        noise: Relative noise variances (N,).
+        seen: Observations, in the metric of the experts.
         trend: Variance of a linear trend per unit of length.
     """
+    values = seen.values
     experts, count = len(bank.rate), len(values)
     inverse = np.empty((experts, count, count))
     log_determinant = np.empty(experts)
-    coords = np.ascontiguousarray(coords)
-    _invert_all(*bank, coords, noise, trend, inverse, log_determinant)
+    coords = np.ascontiguousarray(seen.coords)
+    _invert_all(*bank, coords, seen.noise, seen.radius, trend, inverse, log_determinant)
     ones = inverse.sum(-1)
     precision = ones.sum(-1)
     level = ones @ values / precision
@@ -375,6 +386,7 @@ def _invert_all(
     shape: Any,
     coords: Any,
     noise: Any,
+    radius: Any,
     trend: float,
     inverse: Any,
     log_determinant: Any,
@@ -404,6 +416,10 @@ def _invert_all(
             for j in range(i + 1):
                 matrix[i, j] = (1 - nugget[e]) * correlation[i, j] + gram[i, j]
             matrix[i, i] += nugget[e] * noise[i] + JITTER
+            if radius[i] > 0:
+                a = rate[e] * radius[i]
+                within = 1 - (1 + a * (linear[e] + square[e] * a)) * _decay(a)
+                matrix[i, i] += (1 - nugget[e]) * within / 2
         log_determinant[e] = _invert(matrix, rows, scaled)
 
 

@@ -51,17 +51,29 @@ class Prior:
         """Return a number of dimensions P."""
         return int(rng.choice([a for a, _ in AXES], p=[p for _, p in AXES]))
 
-    def draw(self, rng: Generator, count: int, queries: int, axes: int) -> Item:
-        """Return an item of N observations and Q queries in P dimensions."""
+    def draw(
+        self, rng: Generator, count: int, queries: int, axes: int, local: bool = False
+    ) -> Item:
+        """Return an item of N observations and Q queries in P dimensions.
+
+        Args:
+            rng: Source of randomness.
+            count: Observations N.
+            queries: Queries Q.
+            axes: Dimensions P.
+            local: Keep the queries to one place, five times as large as that many points need.
+        """
         while True:
-            item = self._try(rng, count, queries, axes)
+            item = self._try(rng, count, queries, axes, local)
             if item is not None:
                 return item
 
-    def _try(self, rng: Generator, count: int, queries: int, axes: int) -> Item | None:
+    def _try(
+        self, rng: Generator, count: int, queries: int, axes: int, local: bool
+    ) -> Item | None:
         total = count + queries
         points = draw_points(rng, 2 * total, axes)
-        if rng.random() < 0.3:  # some queries anywhere in the box around the observations
+        if not local and rng.random() < 0.3:  # some queries anywhere in the box around the observations
             low, high = points[:count].min(0), points[:count].max(0)
             points[count : count + queries : 2] = rng.uniform(
                 low, high, (len(range(0, queries, 2)), axes)
@@ -75,11 +87,24 @@ class Prior:
         if known.sum() < total:
             return None
         points, field = points[known][:total], field[known][:total]
+        if local:
+            points, field = _queries_last(rng, points, field, queries)
         if np.std(field) < 1e-9 * max(1.0, float(np.abs(field).max())):
             return None
         field = _with_trend(rng, points, standardise(field))
         field = _with_marginal(rng, field)
         return _measure(rng, points, field, count)
+
+
+def _queries_last(
+    rng: Generator, points: np.ndarray, field: np.ndarray, queries: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move some points around a random one to the end."""
+    offset = points - points[rng.integers(len(points))]
+    near = np.argsort((offset**2).sum(1), kind="stable")[: 5 * queries]
+    chosen = rng.choice(near, queries, replace=False)
+    order = np.r_[np.setdiff1d(np.arange(len(points)), chosen), chosen]
+    return points[order], field[order]
 
 
 def _with_trend(rng: Generator, points: np.ndarray, field: np.ndarray) -> np.ndarray:
