@@ -64,12 +64,12 @@ def local_context(
         ring = order[start : start + size * groups]
         start += len(ring)
         if len(ring):
-            parts += _halve(coords, ring, groups)
+            parts += halve(coords, ring, groups)
     rows = [_summarise(coords[p], values[p], noise[p]) for p in parts]
     return Context(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _halve(coords: np.ndarray, numbers: np.ndarray, parts: int) -> list[np.ndarray]:
+def halve(coords: np.ndarray, numbers: np.ndarray, parts: int) -> list[np.ndarray]:
     """Cut points into compact parts of about the same size."""
     if parts == 1 or len(numbers) == 1:
         return [numbers]
@@ -78,8 +78,8 @@ def _halve(coords: np.ndarray, numbers: np.ndarray, parts: int) -> list[np.ndarr
     order = numbers[np.argsort(offset @ axis, kind="stable")]
     half = len(order) // 2
     return [
-        *_halve(coords, order[:half], parts // 2),
-        *_halve(coords, order[half:], parts - parts // 2),
+        *halve(coords, order[:half], parts // 2),
+        *halve(coords, order[half:], parts - parts // 2),
     ]
 
 

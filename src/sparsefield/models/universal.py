@@ -10,7 +10,9 @@ from sparsefield.nn.experts import GROUPS, Forecasts, Problem, distances
 from sparsefield.nn.mixture import Mixture
 
 PARTS = 5
-EVIDENCE_FLOOR = -25.0  # groups that are less likely than the best by more are as good as ruled out
+EVIDENCE_FLOOR = (
+    -25.0
+)  # groups that are less likely than the best by more are as good as ruled out
 
 
 class Features(NamedTuple):
@@ -265,11 +267,15 @@ class Block(nn.Module):
             nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width)
         )
 
-    def forward(self, x: Tensor, context: Tensor | None, distance: Tensor, valid: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None, distance: Tensor, valid: Tensor
+    ) -> Tensor:
         """Update tokens (B, L, D) from a normalised context (B, N, D), or from each other."""
         y = self.norm(x)
         q = self._split(self.query(y))
-        k, v = (self._split(z) for z in self.key_value(y if context is None else context).chunk(2, -1))
+        k, v = (
+            self._split(z) for z in self.key_value(y if context is None else context).chunk(2, -1)
+        )
         bias = self.bias(distance).masked_fill(~valid[:, None, None], -torch.inf)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
@@ -301,4 +307,4 @@ class DistanceBias(nn.Module):
         columns = self.table.t()
         index = knot.long()
         low, high = columns[:, index], columns[:, index + 1]
-        return (low.transpose(0, 1) * (1 - rest) + high.transpose(0, 1) * rest)
+        return low.transpose(0, 1) * (1 - rest) + high.transpose(0, 1) * rest

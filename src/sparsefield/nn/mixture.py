@@ -54,7 +54,9 @@ class Mixture(NamedTuple):
         near = _mean_distance(value[..., None] - self.loc, self.scale)
         gap = self.loc[..., :, None] - self.loc[..., None, :]
         both = (self.scale[..., :, None].square() + self.scale[..., None, :].square()).sqrt()
-        apart = (weight[..., None] * weight[..., None, :] * _mean_distance(gap, both)).sum((-1, -2))
+        apart = (weight[..., None] * weight[..., None, :] * _mean_distance(gap, both)).sum(
+            (-1, -2)
+        )
         return (weight * near).sum(-1) - apart / 2
 
     def quantile(self, level: float) -> Tensor:

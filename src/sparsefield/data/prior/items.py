@@ -73,7 +73,9 @@ class Prior:
     ) -> Item | None:
         total = count + queries
         points = draw_points(rng, 2 * total, axes)
-        if not local and rng.random() < 0.3:  # some queries anywhere in the box around the observations
+        if (
+            not local and rng.random() < 0.3
+        ):  # some queries anywhere in the box around the observations
             low, high = points[:count].min(0), points[:count].max(0)
             points[count : count + queries : 2] = rng.uniform(
                 low, high, (len(range(0, queries, 2)), axes)
