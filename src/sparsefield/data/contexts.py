@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
+WHOLE = 512  # so many are seen whole
 SINGLE = 96  # nearest observations, taken as they are
 RINGS = ((8, 16), (64, 16))  # size and number of the groups of the next ones, from near to far
-TOKENS = SINGLE + sum(groups for _, groups in RINGS)
 
 
 class Context(NamedTuple):
@@ -42,7 +42,7 @@ def whole_context(coords: np.ndarray, values: np.ndarray, noise: np.ndarray) -> 
 def local_context(
     tree: cKDTree, values: np.ndarray, noise: np.ndarray, centre: np.ndarray
 ) -> Context:
-    """Return what is seen from a centre: whole if there are few observations.
+    """Return what is seen from a centre.
 
     Groups are cut from rings around the centre by halving them at the median of their widest
     axis, which is the principal one, so that nothing depends on the axes of the coordinates.
@@ -54,8 +54,6 @@ def local_context(
         centre: A position (P,).
     """
     coords = np.asarray(tree.data)
-    if len(values) <= TOKENS:
-        return whole_context(coords, values, noise)
     reach = min(len(values), SINGLE + sum(size * groups for size, groups in RINGS))
     order = tree.query(centre, reach)[1]
     parts = [np.array([i]) for i in order[:SINGLE]]

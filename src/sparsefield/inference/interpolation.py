@@ -8,10 +8,10 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from sparsefield.core.errors import InputError
 from sparsefield.data import contexts
 from sparsefield.data.contexts import local_context, whole_context
-from sparsefield.data.tasks import Task, features_of, standardise
-from sparsefield.errors import InputError
+from sparsefield.inference.tasks import Task, features_of, standardise
 from sparsefield.models.universal import Prediction, UniversalInterpolator
 from sparsefield.nn.mixture import Mixture
 
@@ -61,7 +61,7 @@ class Measurements:
         floor = 1e-6 * max(float(values.std()), 1e-150)
         self.noise = np.maximum(std, floor) ** 2
         self.tree = cKDTree(coords)
-        whole = len(values) <= contexts.TOKENS
+        whole = len(values) <= contexts.WHOLE
         self.leaf = np.zeros(len(values), int) if whole else _leaves(coords)
 
     def tasks(self, query: np.ndarray) -> Iterator[tuple[np.ndarray, Task]]:
@@ -71,7 +71,7 @@ class Measurements:
         order = np.argsort(leaf, kind="stable")
         starts = np.flatnonzero(np.diff(leaf[order], prepend=-1))
         for numbers in np.split(order, starts[1:]):
-            if len(coords) <= contexts.TOKENS:
+            if len(coords) <= contexts.WHOLE:
                 seen = whole_context(coords, self.values, self.noise)
             else:
                 own = coords[self.leaf == leaf[numbers[0]]]
@@ -116,8 +116,8 @@ def _to_units(said: Prediction, task: Task) -> Interpolated:
 def _check(coords: np.ndarray, values: np.ndarray, noise: float | np.ndarray | None) -> None:
     if coords.ndim != 2 or not 1 <= coords.shape[1] <= 3 or values.shape != coords.shape[:1]:
         raise InputError(
-            "measurements need positions of shape (N, P), P from 1 to 3, and values of shape (N,), "
-            f"got {coords.shape} and {values.shape}"
+            "measurements need positions (N, P), P from 1 to 3, and values (N,), "
+            f"got shapes {coords.shape} and {values.shape}"
         )
     if len(values) < FEWEST:
         raise InputError(f"at least {FEWEST} measurements are needed, got {len(values)}")

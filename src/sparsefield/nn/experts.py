@@ -365,7 +365,7 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 @njit(inline="always")
 def _decay(a: float) -> float:
-    """Return exp(-a) for a >= 0 to 12 digits, by squaring a Taylor sum: loops over it vectorise."""
+    """Return exp(-a) for a >= 0 to 12 digits: a Taylor sum and squares, which vectorise."""
     x = -min(a, FARTHEST) / 256
     y = 1 + x / 9 * (1 + x / 10)
     y = 1 + x / 7 * (1 + x / 8 * y)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsefield.data import contexts
 from sparsefield.data.prior.items import Item, Prior
-from sparsefield.data.tasks import Task, features_of, standardise
+from sparsefield.inference.tasks import Task, features_of, standardise
 from sparsefield.models.universal import Features
 
 FEWEST = 3
@@ -72,7 +72,7 @@ def _log_integers(rng: np.random.Generator, low: int, high: int, size: int) -> l
 def view(item: Item) -> Task:
     """Return what is seen of an item from the middle of its queries, or all if that is little."""
     noise = np.ones(len(item.values)) if item.noise is None else item.noise**2
-    if len(item.values) <= contexts.TOKENS:
+    if len(item.values) <= SIZES[-1]:
         seen = contexts.whole_context(item.coords, item.values, noise)
     else:
         centre = np.median(item.query, axis=0)

@@ -12,6 +12,17 @@ from sparsefield.data.prior.layouts import draw_points
 AXES = ((1, 0.17), (2, 0.66), (3, 0.17))
 
 
+def _gaussian(rng: Generator, points: np.ndarray) -> np.ndarray:
+    return pick(rng, gaussian.KINDS)(rng, points)
+
+
+def _structured(rng: Generator, points: np.ndarray) -> np.ndarray:
+    return pick(rng, structured.KINDS)(rng, points)
+
+
+SYNTHETIC: tuple[tuple[float, Kind], ...] = ((6.0, _gaussian), (2.5, _structured))
+
+
 @dataclass(frozen=True)
 class Item:
     """Scattered measurements of one field.
@@ -37,15 +48,13 @@ class Prior:
     """Draws items.
 
     Args:
-        real: Kinds of real fields with their weights, beside the synthetic ones.
+        real: Kinds of real fields with their weights; they may have holes.
+        synthetic: Whether there are synthetic ones beside them.
     """
 
-    def __init__(self, real: tuple[tuple[float, Kind], ...] = ()) -> None:
-        self.kinds: tuple[tuple[float, Kind], ...] = (
-            (6.0, lambda rng, points: pick(rng, gaussian.KINDS)(rng, points)),
-            (2.5, lambda rng, points: pick(rng, structured.KINDS)(rng, points)),
-            *real,
-        )
+    def __init__(self, real: tuple[tuple[float, Kind], ...] = (), synthetic: bool = True) -> None:
+        self.real = [kind for _, kind in real]
+        self.kinds = (*real, *(SYNTHETIC if synthetic else ()))
 
     def draw_axes(self, rng: Generator) -> int:
         """Return a number of dimensions P."""
@@ -73,17 +82,14 @@ class Prior:
     ) -> Item | None:
         total = count + queries
         points = draw_points(rng, 2 * total, axes)
-        if (
-            not local and rng.random() < 0.3
-        ):  # some queries anywhere in the box around the observations
+        if not local and rng.random() < 0.3:  # some queries anywhere in the observations' box
             low, high = points[:count].min(0), points[:count].max(0)
             points[count : count + queries : 2] = rng.uniform(
                 low, high, (len(range(0, queries, 2)), axes)
             )
         kind = pick(rng, self.kinds)
         # Spare points are for fields with holes only; exact Gaussian fields cost their cube.
-        holes = any(kind is real for _, real in self.kinds[2:])
-        points = points if holes else points[:total]
+        points = points if kind in self.real else points[:total]
         field = kind(rng, points)
         known = np.isfinite(field)
         if known.sum() < total:
@@ -152,7 +158,8 @@ def _measure(rng: Generator, points: np.ndarray, field: np.ndarray, count: int) 
     if np.std(values[:count]) < 1e-9:
         return None
     scale, level = log_uniform(rng, 1e-3, 1e3), rng.standard_normal()
-    values, target, clean = (scale * (x + level) for x in (values, target, field))
+    sign = rng.choice([-1.0, 1.0])
+    values, target, clean = (sign * scale * (x + level) for x in (values, target, field))
     return Item(
         points[:count],
         values[:count],
