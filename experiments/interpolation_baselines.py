@@ -76,7 +76,7 @@ def kriging(coords: np.ndarray, values: np.ndarray, query: np.ndarray) -> Foreca
 
 
 def fit_covariance(coords: np.ndarray, values: np.ndarray) -> Covariance:
-    """Return the covariance of greatest restricted likelihood, from many starts for each kernel."""
+    """Return the covariance of greatest restricted likelihood, from the two best starts."""
     if len(coords) > FITTED_POINTS:
         part = np.random.default_rng(0).choice(len(coords), FITTED_POINTS, replace=False)
         coords, values = coords[part], values[part]

@@ -402,7 +402,7 @@ def _invert_all(
                 product += coords[i, k] * coords[j, k]
             distance[i, j], gram[i, j] = math.sqrt(total), trend * product
     correlation = np.empty((count, count))
-    rows, scaled = np.empty((PIVOTS, count)), np.empty((PIVOTS, count))
+    panel, rows, scaled = np.empty((3, PIVOTS, count))
     last = -1
     for e in range(rate.size):
         if shape[e] != last:
@@ -420,45 +420,36 @@ def _invert_all(
                 a = rate[e] * radius[i]
                 within = 1 - (1 + a * (linear[e] + square[e] * a)) * _decay(a)
                 matrix[i, i] += (1 - nugget[e]) * within / 2
-        log_determinant[e] = _invert(matrix, rows, scaled)
+        log_determinant[e] = _invert(matrix, panel, rows, scaled)
 
 
 @njit(nogil=True, fastmath=True)
-def _invert(matrix: Any, rows: Any, scaled: Any) -> float:
+def _invert(matrix: Any, panel: Any, rows: Any, scaled: Any) -> float:
     """Replace a positive matrix, given by its lower half, by its inverse; return log det.
 
-    Four pivots are swept at a time, so that an entry is read and written once for all four.
+    Four pivots are swept one after the other in their own rows, and then in all others at once,
+    so that an entry is read and written once for all four. Inverting their block would be
+    shorter, and fails where it is nearly singular.
 
     Reference: A tutorial on the SWEEP operator (Goodnight, 1979).
 
     Args:
         matrix: Matrix (N, N).
-        rows: Room for the pivots' rows (4, N).
-        scaled: Room for the same times the inverse of their block (4, N).
+        panel: Room for the pivots' rows (4, N).
+        rows: Room for the rows at the time of each pivot (4, N).
+        scaled: Room for the same divided by the pivot (4, N).
     """
     count = len(matrix)
     total = 0.0
-    block = np.empty((PIVOTS, PIVOTS))
     for first in range(0, count, PIVOTS):
         size = min(PIVOTS, count - first)
-        rows[size:] = 0.0
         for c in range(size):
             k = first + c
             for j in range(k + 1):
-                rows[c, j] = matrix[k, j]
+                panel[c, j] = matrix[k, j]
             for j in range(k + 1, count):
-                rows[c, j] = matrix[j, k]
-        for c in range(size):
-            for d in range(size):
-                block[c, d] = rows[c, first + d]
-            rows[c, first : first + size] = 0.0
-        total += _invert_small(block, size)
-        for j in range(count):
-            for c in range(PIVOTS):
-                scaled[c, j] = 0.0
-            for c in range(size):
-                for d in range(size):
-                    scaled[c, j] += block[c, d] * rows[d, j]
+                panel[c, j] = matrix[j, k]
+        total += _sweep_panel(panel, rows, scaled, first, size)
         r0, r1, r2, r3 = rows[0], rows[1], rows[2], rows[3]
         for i in range(count):
             s0, s1, s2, s3 = scaled[0, i], scaled[1, i], scaled[2, i], scaled[3, i]
@@ -467,12 +458,10 @@ def _invert(matrix: Any, rows: Any, scaled: Any) -> float:
                 line[j] -= s0 * r0[j] + s1 * r1[j] + s2 * r2[j] + s3 * r3[j]
         for c in range(size):
             k = first + c
-            for j in range(first):
-                matrix[k, j] = scaled[c, j]
-            for i in range(first + size, count):
-                matrix[i, k] = scaled[c, i]
-            for d in range(c + 1):
-                matrix[k, first + d] = -block[c, d]
+            for j in range(k + 1):
+                matrix[k, j] = panel[c, j]
+            for i in range(k + 1, count):
+                matrix[i, k] = panel[c, i]
     for i in range(count):
         for j in range(i + 1):
             matrix[i, j] = -matrix[i, j]
@@ -481,21 +470,35 @@ def _invert(matrix: Any, rows: Any, scaled: Any) -> float:
 
 
 @njit(nogil=True, fastmath=True)
-def _invert_small(block: Any, size: int) -> float:
-    """Replace the leading part of a small positive matrix by its inverse; return log det."""
+def _sweep_panel(panel: Any, rows: Any, scaled: Any, first: int, size: int) -> float:
+    """Sweep the pivots of a panel in its own rows; return the sum of the log pivots.
+
+    `rows` keeps each pivot's row as it was, and `scaled` that over the pivot, with nought in the
+    columns of the panel, and in whole rows that are not used.
+    """
     total = 0.0
-    for k in range(size):
-        pivot = max(block[k, k], JITTER / 10)
+    rows[size:] = 0.0
+    scaled[size:] = 0.0
+    for c in range(size):
+        k = first + c
+        pivot = max(panel[c, k], JITTER / 10)
         total += math.log(pivot)
-        block[k, k] = 1.0
-        for j in range(size):
-            block[k, j] /= pivot
-        for i in range(size):
-            if i != k:
-                factor = block[i, k]
-                block[i, k] = 0.0
-                for j in range(size):
-                    block[i, j] -= factor * block[k, j]
+        row, over = rows[c], scaled[c]
+        for j in range(row.size):
+            row[j] = panel[c, j]
+            over[j] = row[j] / pivot
+        for b in range(size):
+            if b != c:
+                factor = row[first + b]
+                line = panel[b]
+                for j in range(row.size):
+                    line[j] -= factor * over[j]
+                line[k] = over[first + b]
+        for j in range(row.size):
+            panel[c, j] = over[j]
+        panel[c, k] = -1 / pivot
+        row[first : first + size] = 0.0
+        over[first : first + size] = 0.0
     return total
 
 
