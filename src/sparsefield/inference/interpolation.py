@@ -11,13 +11,13 @@ from torch import Tensor
 from sparsefield.core.errors import InputError
 from sparsefield.data import contexts
 from sparsefield.data.contexts import local_context, whole_context
-from sparsefield.inference.tasks import Task, features_of, standardise
+from sparsefield.inference.tasks import Task, features_of, hear, standardise
 from sparsefield.models.universal import Prediction, UniversalInterpolator
 from sparsefield.nn.mixture import Mixture
 
 FEWEST = 3
 OWN = 32  # observations at most whose surroundings share one context
-ASKED = 512  # queries at a time
+ASKED = 2048  # queries at a time
 
 
 class Interpolated(NamedTuple):
@@ -76,8 +76,7 @@ class Measurements:
             else:
                 own = coords[self.leaf == leaf[numbers[0]]]
                 seen = local_context(self.tree, self.values, self.noise, own.mean(0))
-            for some in np.array_split(numbers, -(-len(numbers) // ASKED)):
-                yield some, standardise(seen, query[some], self.stated)
+            yield numbers, standardise(seen, query[numbers], self.stated)
 
 
 @torch.inference_mode()
@@ -98,7 +97,10 @@ def interpolate(
     found: list[Interpolated] = []
     order: list[np.ndarray] = []
     for numbers, task in measurements.tasks(query):
-        found.append(_to_units(model(features_of([task])), task))
+        heard = hear([task])
+        for block in np.split(task.query, range(ASKED, len(numbers), ASKED)):
+            part = task._replace(query=block)
+            found.append(_to_units(model(features_of([part], heard)), part))
         order.append(numbers)
     back = torch.from_numpy(np.argsort(np.concatenate(order)))
     parts = [torch.cat(x)[back] for x in zip(*(f.value for f in found), strict=True)]

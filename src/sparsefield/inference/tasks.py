@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsefield.data.contexts import Context
 from sparsefield.models.universal import Features, make_features
-from sparsefield.nn.experts import Problem, ask_experts
+from sparsefield.nn.experts.groups import Heard, Problem, ask_experts, listen_to
 
 
 class Task(NamedTuple):
@@ -70,8 +70,18 @@ def make_problem(tasks: Sequence[Task]) -> Problem:
     )
 
 
-def features_of(tasks: Sequence[Task]) -> Features:
-    """Return what the network reads of tasks of one dimension and of as many queries."""
+def features_of(tasks: Sequence[Task], heard: Sequence[Heard] | None = None) -> Features:
+    """Return what the network reads of tasks of one dimension and of as many queries.
+
+    Args:
+        tasks: What is seen, and where to predict.
+        heard: What `hear` returned for the same sights, if it has been called before.
+    """
     problem = make_problem(tasks)
     stated = torch.tensor([task.stated for task in tasks], dtype=torch.float64)
-    return make_features(problem, ask_experts(problem), stated)
+    return make_features(problem, ask_experts(problem, heard), stated)
+
+
+def hear(tasks: Sequence[Task]) -> list[Heard]:
+    """Return what the experts make of what is seen, for any queries."""
+    return listen_to(make_problem(tasks))

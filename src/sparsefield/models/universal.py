@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparsefield.nn.experts import GROUPS, Forecasts, Problem, distances
+from sparsefield.nn.experts.groups import GROUPS, Forecasts, Problem, distances
 from sparsefield.nn.mixture import Mixture
 
 PARTS = 5

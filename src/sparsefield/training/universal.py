@@ -19,7 +19,7 @@ from sparsefield.core.files import write_tensors
 from sparsefield.models.universal import Features, Prediction, UniversalInterpolator
 from sparsefield.training.universal_batches import Batch, UniversalBatches
 
-GROSS = 3.0  # errors beyond so many standard deviations of the reference count linearly
+GROSS = 3.0  # scores beyond so many of the reference's count by their logarithm
 LEAST_STD = 1e-3  # of the reference, in standard deviations of the values
 
 
@@ -52,7 +52,7 @@ class UniversalConfig:
     weight_decay: float = 0.01
     warmup: int = 100
     decay: int = 0
-    ema: float = 0.998
+    ema: float = 0.999
     clip: float = 1.0
     half: bool = True
 
@@ -60,10 +60,12 @@ class UniversalConfig:
 class Losses(NamedTuple):
     """Parts of the loss, each a mean over a batch.
 
+    Gross ones count less, see `bounded`.
+
     Attributes:
         log_score: Negative log density of new measurements, values standardised.
         crps: Their CRPS, in standard deviations of the reference.
-        square: Squared error of the mean, in variances of the reference, gross ones bounded.
+        square: Squared error of the mean, in variances of the reference.
         field: Negative log density of the noise-free field.
     """
 
@@ -80,16 +82,24 @@ class Losses(NamedTuple):
 def losses(said: Prediction, batch: Batch) -> Losses:
     """Score predictions; errors are relative to those that the averaged experts expect."""
     scale = reference_std(batch.features)
-    error = ((said.value.mean - batch.target) / scale).abs()
-    square = torch.where(error < GROSS, error.square(), GROSS * (2 * error - GROSS))
+    square = ((said.value.mean - batch.target) / scale).square()
     miss = ((batch.clean - said.value.mean.detach()) / said.field_std).square() / 2
     field = (miss + said.field_std.log()).clamp_max(20)
     return Losses(
         -said.value.log_prob(batch.target).clamp_min(-20).mean(),
-        (said.value.crps(batch.target) / scale).mean(),
-        square.mean(),
+        bounded(said.value.crps(batch.target) / scale, GROSS).mean(),
+        bounded(square, GROSS**2).mean(),
         torch.nan_to_num(field).mean(),
     )
+
+
+def bounded(score: Tensor, most: float) -> Tensor:
+    """Return scores at least 0, those beyond `most` by their logarithm.
+
+    The experts are certain where a field is constant; a single edge would otherwise be the whole
+    gradient of a batch.
+    """
+    return torch.where(score < most, score, most * (1 + (score.clamp_min(most) / most).log()))
 
 
 def reference_std(x: Features) -> Tensor:

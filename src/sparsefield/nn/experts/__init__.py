@@ -1,0 +1,1 @@
+"""A bank of Gaussian experts in closed form; nothing in it is learnt or fitted."""

@@ -1,0 +1,249 @@
+"""Groups of Gaussian experts: what they say, averaged by their evidence.
+
+Nothing here is learnt or fitted. A network reads what the groups say and decides on whom to rely.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsefield.nn.experts.kernels import JITTER
+from sparsefield.nn.experts.kriging import (
+    Bank,
+    Seen,
+    Systems,
+    predict,
+    solve,
+    stretch,
+    stretch_direction,
+)
+
+LENGTHS = (2.5, 0.8, 0.26, 0.085, 0.027)  # in root mean square distances of the observations
+MATERN = ((1.0, 0.0, 0.0), (3.0, 1.0, 0.0), (5.0, 1.0, 1 / 3))  # 2 nu, and a polynomial
+NUGGETS = ((1e-6, 1e-3), (0.03, 0.15), (0.4, 0.75))  # classes of shares of the variance
+RATIOS = (1.6, 2.6, 4.5)  # of the axes of anisotropic experts
+TREND = 3.0  # variance of a linear trend over the unit of length, in variances of the values
+LEADERS = 8  # isotropic experts of most evidence, tried with a trend and with other metrics
+VOICES = 4  # experts of a group that are asked at the queries
+ISOTROPIC = len(MATERN) * len(NUGGETS)
+GROUPS = ISOTROPIC + 1 + len(RATIOS)
+
+
+class Problem(NamedTuple):
+    """Observations, standardised, and where to predict; float64.
+
+    Attributes:
+        coords: Observed positions (B, N, P).
+        values: Observed values (B, N) of mean about 0 and variance about 1.
+        valid: Which observations count (B, N), bool; at least two of each item.
+        noise: Noise variance of the observations relative to each other (B, N), about 1.
+        radius: Extent of the group of observations that each is the mean of (B, N), 0 if of one.
+        query: Positions to predict (B, Q, P).
+        query_noise: Noise variance (B,) of a new value on the same scale: 1, or 0 if the noise
+            is stated and a new value is the field itself.
+    """
+
+    coords: Tensor
+    values: Tensor
+    valid: Tensor
+    noise: Tensor
+    radius: Tensor
+    query: Tensor
+    query_noise: Tensor
+
+
+class Forecasts(NamedTuple):
+    """What the groups of experts say, float64.
+
+    Attributes:
+        evidence: Log marginal likelihood (B, G), up to a constant.
+        left_mean: Mean at every observation, given all others (B, N, G).
+        left_var: Variance of that observation, noise included (B, N, G).
+        mean: Mean at the queries (B, Q, G).
+        var: Variance of a new value (B, Q, G).
+        field_var: Variance of the noise-free field (B, Q, G).
+        unit: Root mean square distance between observations (B,).
+    """
+
+    evidence: Tensor
+    left_mean: Tensor
+    left_var: Tensor
+    mean: Tensor
+    var: Tensor
+    field_var: Tensor
+    unit: Tensor
+
+
+class Voices(NamedTuple):
+    """Experts of G groups that share a metric, V of each, ready for queries.
+
+    Attributes:
+        bank: Covariances of the experts, group by group (G V,).
+        systems: Their kriging systems (G V,).
+        share: Weight of each in its group (G, V).
+        coords: Observed positions in their metric (N, P).
+        metric: Map of positions into it (P, P).
+        trend: Variance of the linear trend per unit of length.
+    """
+
+    bank: Bank
+    systems: Systems
+    share: np.ndarray
+    coords: np.ndarray
+    metric: np.ndarray
+    trend: float
+
+
+class Heard(NamedTuple):
+    """What the experts make of the observations of one item.
+
+    Attributes:
+        evidence: Log marginal likelihood of the groups (G,), up to a constant.
+        left_mean: Leave-one-out means (G, N).
+        left_var: Leave-one-out variances (G, N).
+        voices: Experts that answer queries.
+        centre: Mean position (P,).
+        unit: Root mean square distance between observations.
+    """
+
+    evidence: np.ndarray
+    left_mean: np.ndarray
+    left_var: np.ndarray
+    voices: tuple[Voices, ...]
+    centre: np.ndarray
+    unit: float
+
+
+def ask_experts(problem: Problem, heard: Sequence[Heard] | None = None) -> Forecasts:
+    """Return the forecasts of all groups for a batch.
+
+    Args:
+        problem: Observations and queries.
+        heard: What `listen_to` returned for it, if it has been called before.
+    """
+    heard = listen_to(problem) if heard is None else heard
+    items, most = problem.valid.shape
+    asked = problem.query.shape[1]
+    evidence = np.stack([h.evidence for h in heard])
+    left = np.zeros((2, items, GROUPS, most))
+    left[1] = 1
+    said = np.empty((3, items, GROUPS, asked))
+    for item, h in enumerate(heard):
+        left[:, item, :, : h.left_mean.shape[1]] = h.left_mean, h.left_var
+        said[:, item] = answer(h, problem.query[item].numpy(), float(problem.query_noise[item]))
+    parts = [torch.from_numpy(part).mT for part in (*left, *said)]
+    units = torch.tensor([h.unit for h in heard], dtype=torch.float64)
+    return Forecasts(torch.from_numpy(evidence), *parts, units)
+
+
+def listen_to(problem: Problem) -> list[Heard]:
+    """Return what the experts make of the observations of every item of a batch."""
+    arrays = [x.numpy() for x in problem[:5]]
+    heard = []
+    for coords, values, valid, noise, radius in zip(*arrays, strict=True):
+        seen = Seen(*(x[valid] for x in (coords, values, noise, radius)))
+        heard.append(listen(seen))
+    return heard
+
+
+def listen(seen: Seen) -> Heard:
+    """Return what the experts make of observations, in any unit of length.
+
+    Isotropic experts are grouped by smoothness and size of the nugget; those of most evidence are
+    tried again with a linear trend, and with metrics stretched along the direction in which the
+    likelihood rises fastest. Within a group experts are averaged by their evidence.
+    """
+    centre = seen.coords.mean(0)
+    unit = math.sqrt(2 * float(seen.coords.var(0).sum())) or 1.0
+    coords = (seen.coords - centre) / unit
+    seen = seen._replace(coords=coords, radius=seen.radius / unit)
+    bank = isotropic_bank()
+    systems = solve(bank, seen)
+    same = np.eye(coords.shape[1])
+    parts = [_group(isotropic_numbers(), bank, systems, coords, same, 0.0)]
+    leaders = np.argsort(-systems.evidence, kind="stable")[:LEADERS]
+    bank, systems = bank.take(leaders), systems.take(leaders)
+    direction = stretch_direction(bank, systems, coords)
+    for ratio in (1.0, *RATIOS):
+        metric = stretch(direction, ratio)
+        stretched = seen._replace(coords=coords @ metric)
+        systems = solve(bank, stretched, TREND)
+        everyone = np.arange(LEADERS)[None]
+        parts.append(_group(everyone, bank, systems, stretched.coords, metric, TREND))
+    voices, evidence, left_mean, left_var = zip(*parts, strict=True)
+    joined = (np.concatenate(x) for x in (evidence, left_mean, left_var))
+    return Heard(*joined, voices, centre, unit)
+
+
+def answer(heard: Heard, query: np.ndarray, query_noise: float) -> np.ndarray:
+    """Return mean, variance of a new value, and variance of the field of all groups (3, G, Q).
+
+    Args:
+        heard: What `listen` returned.
+        query: Positions (Q, P).
+        query_noise: Relative noise variance of a new value.
+    """
+    query = (query - heard.centre) / heard.unit
+    parts = []
+    for voices in heard.voices:
+        bank, systems, share = voices.bank, voices.systems, voices.share[..., None]
+        found = predict(bank, systems, voices.coords, query @ voices.metric, voices.trend)
+        mean, field_var = (x.reshape(*voices.share.shape, -1) for x in found)
+        noise = (bank.nugget * systems.variance).reshape(share.shape) * query_noise
+        average = (share * mean).sum(1)
+        field = (share * (field_var + (mean - average[:, None]) ** 2)).sum(1)
+        parts.append(np.stack([average, field + (share * (noise + JITTER)).sum(1), field]))
+    return np.concatenate(parts, axis=1)
+
+
+def isotropic_bank() -> Bank:
+    """Return all isotropic experts: for every smoothness and length, all nuggets."""
+    nuggets = [nugget for pair in NUGGETS for nugget in pair]
+    shapes = list(product(MATERN, LENGTHS))
+    rows = [
+        (math.sqrt(two_nu) / length, linear, square, nugget)
+        for ((two_nu, linear, square), length), nugget in product(shapes, nuggets)
+    ]
+    rate, linear, square, nugget = np.array(rows).T
+    return Bank(rate, linear, square, nugget, np.arange(len(rows)) // len(nuggets))
+
+
+def isotropic_numbers() -> np.ndarray:
+    """Return the numbers (G, E) of the experts of every isotropic group."""
+    shape = (len(MATERN), len(LENGTHS), len(NUGGETS), len(NUGGETS[0]))
+    return np.arange(math.prod(shape)).reshape(shape).transpose(0, 2, 1, 3).reshape(ISOTROPIC, -1)
+
+
+def _group(
+    numbers: np.ndarray,
+    bank: Bank,
+    systems: Systems,
+    coords: np.ndarray,
+    metric: np.ndarray,
+    trend: float,
+) -> tuple[Voices, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the voices, evidence (G,) and leave-one-out moments (G, N) of groups (G, E)."""
+    evidence = systems.evidence[numbers]
+    best = evidence.max(1, keepdims=True)
+    total = np.log(np.exp(evidence - best).mean(1)) + best[:, 0]
+    order = np.argsort(-evidence, axis=1, kind="stable")[:, :VOICES]
+    chosen = np.take_along_axis(numbers, order, 1)
+    share = np.exp(np.take_along_axis(evidence, order, 1) - best)
+    share = share / share.sum(1, keepdims=True)
+    left, weight = systems.left_mean[chosen], share[..., None]
+    left_mean = (weight * left).sum(1)
+    spread = (left - left_mean[:, None]) ** 2
+    left_var = (weight * (systems.left_var[chosen] + spread)).sum(1)
+    flat = chosen.ravel()
+    voices = Voices(bank.take(flat), systems.take(flat), share, coords, metric, trend)
+    return voices, total, left_mean, left_var
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return Euclidean distances (B, N, M), exact at zero."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
