@@ -62,7 +62,7 @@ def training_prior(shared: Path) -> Prior:
     """Return the prior with its real part: photographs and climatologies."""
     photographs = read_photographs(shared / "cifar10/train-00000-of-00001.parquet", PHOTOGRAPHS)
     climatologies = read_climatologies(shared / "grids")
-    return Prior(((0.8, Grids(photographs)), (1.0, Grids(climatologies))))
+    return Prior(((1.2, Grids(photographs)), (2.0, Grids(climatologies))))
 
 
 def validation(shared: Path) -> dict[str, list[Batch]]:

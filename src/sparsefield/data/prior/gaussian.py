@@ -59,10 +59,16 @@ def _smooth(rng: Generator, points: np.ndarray) -> np.ndarray:
 
 
 def _stretched(rng: Generator, points: np.ndarray) -> np.ndarray:
-    """Turn and stretch points by random factors, half of the time."""
+    """Turn and stretch points by random factors, half of the time.
+
+    In half of these cases the directions turn from place to place, as they do along a river, a
+    coast or a fold.
+    """
     axes = points.shape[1]
     if axes == 1 or rng.random() < 0.5:
         return points
+    if rng.random() < 0.5:
+        points = displace(rng, points)
     ratio = log_uniform(rng, 1.0, 6.0)
     scales = ratio ** np.r_[-0.5, 0.5, rng.uniform(-0.5, 0.5, axes - 2)]
     return points @ (random_rotation(rng, axes) * scales)

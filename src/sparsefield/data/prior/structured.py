@@ -92,6 +92,6 @@ KINDS: tuple[tuple[float, Kind], ...] = (
     (1.0, plates),
     (1.0, sources),
     (0.5, waves),
-    (1.0, river),
-    (1.0, terrain),
+    (2.0, river),
+    (1.5, terrain),
 )
