@@ -49,9 +49,9 @@ def test_prediction_moves_with_the_coordinates(model, axes, count):
 def test_prediction_moves_with_shift_and_scale_of_values(model):
     coords, values, query = field()
     mean, std, field_std = predict(model, coords, values, query)
-    moved = predict(model, coords, 1e4 + 1e-3 * values, query)
-    close((moved[0] - 1e4) / 1e-3, mean)
-    close(moved[1:] / 1e-3, torch.stack([std, field_std]))
+    moved = predict(model, coords, 1e4 + 1e3 * values, query)
+    close((moved[0] - 1e4) / 1e3, mean)
+    close(moved[1:] / 1e3, torch.stack([std, field_std]))
 
 
 def test_untrained_prediction_moves_with_the_sign_of_values():
@@ -71,7 +71,7 @@ def test_order_of_measurements_and_other_queries_do_not_matter(model):
 
 
 def test_many_measurements_are_seen_from_each_place(model, monkeypatch):
-    monkeypatch.setattr(contexts, "WHOLE", 128)
+    monkeypatch.setattr(contexts, "WHOLE", 100)
     coords, values, query = field(700)
     found = predict(model, coords, values, query)
     truth = torch.from_numpy(np.sin(4 * query).sum(1))

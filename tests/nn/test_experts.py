@@ -22,7 +22,7 @@ def observed(axes=2, seed=0):
     rng = np.random.default_rng(seed)
     coords, query = rng.standard_normal((COUNT, axes)), rng.standard_normal((QUERIES, axes))
     noise = np.exp(0.5 * rng.standard_normal(COUNT))
-    return Seen(coords, rng.standard_normal(COUNT), noise, np.zeros(COUNT)), query
+    return Seen(coords, rng.standard_normal(COUNT), noise), query
 
 
 def covariance(bank, number, a, b):
@@ -131,7 +131,6 @@ def problem(seen, query, padding=0):
         pad(seen.values, 9.0),
         valid,
         pad(seen.noise),
-        pad(seen.radius),
     )
     query_noise = torch.ones(1, dtype=torch.float64)
     return Problem(*parts, torch.from_numpy(np.ascontiguousarray(query))[None], query_noise)

@@ -45,7 +45,9 @@ def test_crps_agrees_with_quadrature(value):
 def test_quantiles_invert_the_distribution_function():
     for level in (1e-6, 0.05, 0.5, 0.95, 1 - 1e-6):
         found = mixture().cdf(mixture().quantile(level))
-        torch.testing.assert_close(found, torch.full((2,), level).double(), atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(
+            found, torch.full((2,), level, dtype=torch.float64), atol=1e-9, rtol=1e-9
+        )
 
 
 def test_affine_and_blur_act_on_moments():

@@ -1,51 +1,32 @@
-"""What a place sees of many observations: the near ones singly, the far ones in groups."""
+"""What a place sees of many observations: the nearest ones."""
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-WHOLE = 512  # so many are seen whole
-SINGLE = 96  # nearest observations, taken as they are
-RINGS = ((8, 16), (64, 16))  # size and number of the groups of the next ones, from near to far
+WHOLE = 256  # so many are seen whole, from everywhere
+NEAREST = 128  # of more
 
 
 class Context(NamedTuple):
-    """Observations and means of groups of observations.
+    """Observations that are seen from a place.
 
     Attributes:
-        coords: Positions, of groups their centres (N, P).
-        values: Values, of groups their means (N,).
-        noise: Noise variances (N,), of groups those of the mean.
-        count: Observations in each (N,).
-        radius: Root mean square distance from the centre (N,); 0 for one observation.
+        coords: Positions (N, P).
+        values: Values (N,).
+        noise: Noise variances (N,).
     """
 
     coords: np.ndarray
     values: np.ndarray
     noise: np.ndarray
-    count: np.ndarray
-    radius: np.ndarray
-
-
-def whole_context(coords: np.ndarray, values: np.ndarray, noise: np.ndarray) -> Context:
-    """Return a context of all observations, singly.
-
-    Args:
-        coords: Positions (N, P).
-        values: Values (N,).
-        noise: Noise variances (N,).
-    """
-    return Context(coords, values, noise, np.ones(len(values)), np.zeros(len(values)))
 
 
 def local_context(
     tree: cKDTree, values: np.ndarray, noise: np.ndarray, centre: np.ndarray
 ) -> Context:
-    """Return what is seen from a centre.
-
-    Groups are cut from rings around the centre by halving them at the median of their widest
-    axis, which is the principal one, so that nothing depends on the axes of the coordinates.
+    """Return the observations nearest to a centre.
 
     Args:
         tree: Tree of the positions (N, P).
@@ -53,22 +34,21 @@ def local_context(
         noise: Noise variances (N,).
         centre: A position (P,).
     """
-    coords = np.asarray(tree.data)
-    reach = min(len(values), SINGLE + sum(size * groups for size, groups in RINGS))
-    order = tree.query(centre, reach)[1]
-    parts = [np.array([i]) for i in order[:SINGLE]]
-    start = SINGLE
-    for size, groups in RINGS:
-        ring = order[start : start + size * groups]
-        start += len(ring)
-        if len(ring):
-            parts += halve(coords, ring, groups)
-    rows = [_summarise(coords[p], values[p], noise[p]) for p in parts]
-    return Context(*(np.array(column) for column in zip(*rows, strict=True)))
+    numbers = tree.query(centre, min(NEAREST, len(values)))[1]
+    return Context(np.asarray(tree.data)[numbers], values[numbers], noise[numbers])
 
 
 def halve(coords: np.ndarray, numbers: np.ndarray, parts: int) -> list[np.ndarray]:
-    """Cut points into compact parts of about the same size."""
+    """Cut points into compact parts of about the same size.
+
+    They are halved at the median of their principal axis, so that nothing depends on the axes of
+    the coordinates.
+
+    Args:
+        coords: Positions (N, P).
+        numbers: Points to cut, rows of `coords`.
+        parts: Number of parts.
+    """
     if parts == 1 or len(numbers) == 1:
         return [numbers]
     offset = coords[numbers] - coords[numbers].mean(0)
@@ -79,11 +59,3 @@ def halve(coords: np.ndarray, numbers: np.ndarray, parts: int) -> list[np.ndarra
         *halve(coords, order[:half], parts // 2),
         *halve(coords, order[half:], parts - parts // 2),
     ]
-
-
-def _summarise(
-    coords: np.ndarray, values: np.ndarray, noise: np.ndarray
-) -> tuple[np.ndarray, float, float, float, float]:
-    count = len(values)
-    spread = float(coords.var(0).sum()) ** 0.5
-    return coords.mean(0), values.mean(), noise.mean() / count, count, spread

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.data import contexts
-from sparsefield.data.contexts import local_context, whole_context
+from sparsefield.data.contexts import Context, local_context
 from sparsefield.inference.tasks import Task, features_of, hear, standardise
 from sparsefield.models.universal import Prediction, UniversalInterpolator
 from sparsefield.nn.mixture import Mixture
@@ -36,9 +36,9 @@ class Interpolated(NamedTuple):
 class Measurements:
     """Measurements of one field, made ready once for any queries.
 
-    Few are seen whole. Of many, each place sees the near ones singly and the far ones in groups;
-    places are the leaves of a tree over the measurements, and a query belongs to the leaf of its
-    nearest one. No query depends on another.
+    Few are seen whole; of many, each place sees the near ones. Places are the leaves of a tree
+    over the measurements, and a query belongs to the leaf of its nearest one. No query depends on
+    another.
 
     Args:
         coords: Positions (N, P) of one to three axes, in units that are the same on every axis.
@@ -72,7 +72,7 @@ class Measurements:
         starts = np.flatnonzero(np.diff(leaf[order], prepend=-1))
         for numbers in np.split(order, starts[1:]):
             if len(coords) <= contexts.WHOLE:
-                seen = whole_context(coords, self.values, self.noise)
+                seen = Context(coords, self.values, self.noise)
             else:
                 own = coords[self.leaf == leaf[numbers[0]]]
                 seen = local_context(self.tree, self.values, self.noise, own.mean(0))

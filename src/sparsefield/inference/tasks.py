@@ -34,12 +34,11 @@ def standardise(seen: Context, query: np.ndarray, stated: bool) -> Task:
     """Put a context in units of its own values.
 
     Args:
-        seen: Context with noise variances, all 1 for single observations if none is stated.
+        seen: Context with noise variances, all 1 if none is stated.
         query: Positions to predict (Q, P).
         stated: Whether the noise is stated.
     """
-    single = seen.count == 1
-    values, noise = seen.values[single], seen.noise[single]
+    values, noise = seen.values, seen.noise
     centre = float(values.mean())
     scale = max(float(values.std()), 1e-12 * float(np.abs(values).max()), 1e-150)
     power = float(noise.mean())
@@ -62,9 +61,8 @@ def make_problem(tasks: Sequence[Task]) -> Problem:
     return Problem(
         coords=stack([x.coords for x in seen], 0.0),
         values=stack([x.values for x in seen], 0.0),
-        valid=stack([x.count for x in seen], 0.0) > 0,
+        valid=stack([np.ones(len(x.values)) for x in seen], 0.0) > 0,
         noise=stack([x.noise for x in seen], 1.0),
-        radius=stack([x.radius for x in seen], 0.0),
         query=torch.from_numpy(np.stack([task.query for task in tasks])),
         query_noise=torch.tensor([float(np.isnan(t.stated)) for t in tasks], dtype=torch.float64),
     )

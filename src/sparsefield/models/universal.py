@@ -79,7 +79,6 @@ def make_features(problem: Problem, said: Forecasts, stated: Tensor) -> Features
             left,
             closest.log()[..., None],
             problem.noise.clamp(1e-4, 1e4).log()[..., None],
-            (1 + 100 * problem.radius / said.unit[:, None]).log()[..., None],
         ],
         dim=-1,
     )
@@ -163,7 +162,7 @@ def _global_features(
 
 
 GLOBAL_FEATURES = 3 * GROUPS + 1 + 2 * (1 + GROUPS) + 5 + 3
-OBSERVED_FEATURES = 1 + GROUPS + 2 * GROUPS + 1 + 3
+OBSERVED_FEATURES = 1 + GROUPS + 2 * GROUPS + 1 + 2
 ASKED_FEATURES = 2 * GROUPS + 1 + 3
 
 

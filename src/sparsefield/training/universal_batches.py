@@ -73,7 +73,7 @@ def view(item: Item) -> Task:
     """Return what is seen of an item from the middle of its queries, or all if that is little."""
     noise = np.ones(len(item.values)) if item.noise is None else item.noise**2
     if len(item.values) <= SIZES[-1]:
-        seen = contexts.whole_context(item.coords, item.values, noise)
+        seen = contexts.Context(item.coords, item.values, noise)
     else:
         centre = np.median(item.query, axis=0)
         seen = contexts.local_context(cKDTree(item.coords), item.values, noise, centre)

@@ -42,7 +42,6 @@ class Problem(NamedTuple):
         values: Observed values (B, N) of mean about 0 and variance about 1.
         valid: Which observations count (B, N), bool; at least two of each item.
         noise: Noise variance of the observations relative to each other (B, N), about 1.
-        radius: Extent of the group of observations that each is the mean of (B, N), 0 if of one.
         query: Positions to predict (B, Q, P).
         query_noise: Noise variance (B,) of a new value on the same scale: 1, or 0 if the noise
             is stated and a new value is the field itself.
@@ -52,7 +51,6 @@ class Problem(NamedTuple):
     values: Tensor
     valid: Tensor
     noise: Tensor
-    radius: Tensor
     query: Tensor
     query_noise: Tensor
 
@@ -143,10 +141,10 @@ def ask_experts(problem: Problem, heard: Sequence[Heard] | None = None) -> Forec
 
 def listen_to(problem: Problem) -> list[Heard]:
     """Return what the experts make of the observations of every item of a batch."""
-    arrays = [x.numpy() for x in problem[:5]]
+    arrays = [x.numpy() for x in problem[:4]]
     heard = []
-    for coords, values, valid, noise, radius in zip(*arrays, strict=True):
-        seen = Seen(*(x[valid] for x in (coords, values, noise, radius)))
+    for coords, values, valid, noise in zip(*arrays, strict=True):
+        seen = Seen(*(x[valid] for x in (coords, values, noise)))
         heard.append(listen(seen))
     return heard
 
@@ -161,7 +159,7 @@ def listen(seen: Seen) -> Heard:
     centre = seen.coords.mean(0)
     unit = math.sqrt(2 * float(seen.coords.var(0).sum())) or 1.0
     coords = (seen.coords - centre) / unit
-    seen = seen._replace(coords=coords, radius=seen.radius / unit)
+    seen = seen._replace(coords=coords)
     bank = isotropic_bank()
     systems = solve(bank, seen)
     same = np.eye(coords.shape[1])

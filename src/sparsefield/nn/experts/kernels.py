@@ -34,7 +34,6 @@ def invert_all(
     shape: Any,
     coords: Any,
     noise: Any,
-    radius: Any,
     trend: float,
     inverse: Any,
     log_determinant: Any,
@@ -64,10 +63,6 @@ def invert_all(
             for j in range(i + 1):
                 matrix[i, j] = (1 - nugget[e]) * correlation[i, j] + gram[i, j]
             matrix[i, i] += nugget[e] * noise[i] + JITTER
-            if radius[i] > 0:
-                a = rate[e] * radius[i]
-                within = 1 - (1 + a * (linear[e] + square[e] * a)) * _decay(a)
-                matrix[i, i] += (1 - nugget[e]) * within / 2
         log_determinant[e] = _invert(matrix, panel, rows, scaled)
 
 

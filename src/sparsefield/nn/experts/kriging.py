@@ -69,13 +69,11 @@ class Seen(NamedTuple):
         coords: Positions (N, P).
         values: Values (N,).
         noise: Relative noise variances (N,).
-        radius: Extents of the groups that they are the means of (N,).
     """
 
     coords: np.ndarray
     values: np.ndarray
     noise: np.ndarray
-    radius: np.ndarray
 
 
 def solve(bank: Bank, seen: Seen, trend: float = 0.0) -> Systems:
@@ -83,9 +81,6 @@ def solve(bank: Bank, seen: Seen, trend: float = 0.0) -> Systems:
 
     With :math:`P = C^{-1} - C^{-1} 1 1^T C^{-1} / 1^T C^{-1} 1` the residual of observation i,
     left out, is :math:`(P y)_i / P_{ii}`, and its variance :math:`\sigma^2 / P_{ii}`.
-
-    The mean over a group differs from the field at its centre by about half of what the field
-    differs by over its radius; that is counted as noise.
 
     References:
         Cross validation of kriging in a unique neighborhood (Dubrule, 1983).
@@ -101,7 +96,7 @@ def solve(bank: Bank, seen: Seen, trend: float = 0.0) -> Systems:
     inverse = np.empty((experts, count, count))
     log_determinant = np.empty(experts)
     coords = np.ascontiguousarray(seen.coords)
-    invert_all(*bank, coords, seen.noise, seen.radius, trend, inverse, log_determinant)
+    invert_all(*bank, coords, seen.noise, trend, inverse, log_determinant)
     ones = inverse.sum(-1)
     precision = ones.sum(-1)
     level = ones @ values / precision
