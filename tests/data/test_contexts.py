@@ -28,10 +28,10 @@ def test_few_are_all_seen():
 
 
 def test_parts_are_compact_even_and_turn_with_the_coordinates():
-    coords, *_ = points(1000)
-    parts = halve(coords, np.arange(1000), 16)
-    assert sorted(np.concatenate(parts)) == list(range(1000))
-    assert {len(part) for part in parts} <= {62, 63}
+    coords, *_ = points(1024)
+    parts = halve(coords, np.arange(1024), 16)
+    assert sorted(np.concatenate(parts)) == list(range(1024))
+    assert {len(part) for part in parts} <= {64}
     assert np.mean([coords[part].var(0).sum() for part in parts]) < coords.var(0).sum() / 10
-    turned = halve(coords @ np.array([[0.6, -0.8], [0.8, 0.6]]), np.arange(1000), 16)
+    turned = halve(coords @ np.array([[0.6, -0.8], [0.8, 0.6]]), np.arange(1024), 16)
     assert {frozenset(part) for part in parts} == {frozenset(part) for part in turned}

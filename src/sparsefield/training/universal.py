@@ -233,8 +233,8 @@ def train_universal(
     """Train, from the start or from where a previous call ended.
 
     Batches come in windows; each window is made once, used `repeats` times in random orders, and
-    forgotten. What a step sees is a function of the seed and its number: a resumed run goes on
-    bit for bit.
+    forgotten. What a step sees is a function of the seed and its number: on one thread a resumed
+    run goes on bit for bit.
 
     Args:
         config: Settings.
