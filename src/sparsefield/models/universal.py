@@ -96,11 +96,17 @@ def make_features(problem: Problem, said: Forecasts, stated: Tensor) -> Features
         dim=-1,
     )
     glob = _global_features(problem, said, evidence, surprise, closest, stated)
-    numbers = [glob, observed * valid[..., None], asked, _log_distance(near), _log_distance(far)]
     return Features(
-        *(x.float() for x in numbers),
+        glob.float(),
+        (observed * valid[..., None]).float(),
+        asked.float(),
+        _log_distance(near).float(),
+        _log_distance(far).float(),
         valid,
-        *(x.float() for x in (evidence, said.mean, said.var, said.field_var)),
+        evidence.float(),
+        said.mean.float(),
+        said.var.float(),
+        said.field_var.float(),
     )
 
 

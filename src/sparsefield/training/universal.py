@@ -197,7 +197,7 @@ class UniversalState:
         return tensors
 
 
-def _matrices(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def _matrices(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Return the weights of linear maps between hidden layers, which Muon is for."""
     return [
         (f"{name}.weight", part.weight)

@@ -49,7 +49,7 @@ def displace(rng: Generator, points: np.ndarray) -> np.ndarray:
         wave = rng.standard_normal(points.shape[1]) * log_uniform(rng, 0.5, 3)
         size = rng.uniform(0, 0.9) / max(float(np.linalg.norm(wave)), 0.5)
         push = rng.standard_normal(points.shape[1])
-        push *= size / np.linalg.norm(push)
+        push = push * (size / np.linalg.norm(push))
         moved += push * np.sin(points @ wave + rng.uniform(0, 2 * np.pi))[:, None]
     return moved
 

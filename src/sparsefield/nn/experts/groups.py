@@ -134,9 +134,11 @@ def ask_experts(problem: Problem, heard: Sequence[Heard] | None = None) -> Forec
     for item, h in enumerate(heard):
         left[:, item, :, : h.left_mean.shape[1]] = h.left_mean, h.left_var
         said[:, item] = answer(h, problem.query[item].numpy(), float(problem.query_noise[item]))
-    parts = [torch.from_numpy(part).mT for part in (*left, *said)]
+    left_mean, left_var, mean, var, field_var = (
+        torch.from_numpy(part).mT for part in (*left, *said)
+    )
     units = torch.tensor([h.unit for h in heard], dtype=torch.float64)
-    return Forecasts(torch.from_numpy(evidence), *parts, units)
+    return Forecasts(torch.from_numpy(evidence), left_mean, left_var, mean, var, field_var, units)
 
 
 def listen_to(problem: Problem) -> list[Heard]:
@@ -174,8 +176,14 @@ def listen(seen: Seen) -> Heard:
         everyone = np.arange(LEADERS)[None]
         parts.append(_group(everyone, bank, systems, stretched.coords, metric, TREND))
     voices, evidence, left_mean, left_var = zip(*parts, strict=True)
-    joined = (np.concatenate(x) for x in (evidence, left_mean, left_var))
-    return Heard(*joined, voices, centre, unit)
+    return Heard(
+        np.concatenate(evidence),
+        np.concatenate(left_mean),
+        np.concatenate(left_var),
+        voices,
+        centre,
+        unit,
+    )
 
 
 def answer(heard: Heard, query: np.ndarray, query_noise: float) -> np.ndarray:
