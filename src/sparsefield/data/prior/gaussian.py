@@ -47,9 +47,9 @@ def displace(rng: Generator, points: np.ndarray) -> np.ndarray:
     moved = points.copy()
     for _ in range(rng.integers(1, 4)):
         wave = rng.standard_normal(points.shape[1]) * log_uniform(rng, 0.5, 3)
-        size = rng.uniform(0, 0.9) / max(float(np.linalg.norm(wave)), 0.5)
+        size = float(rng.uniform(0, 0.9)) / max(float(np.linalg.norm(wave)), 0.5)
         push = rng.standard_normal(points.shape[1])
-        push = push * (size / np.linalg.norm(push))
+        push *= size / float(np.linalg.norm(push))
         moved += push * np.sin(points @ wave + rng.uniform(0, 2 * np.pi))[:, None]
     return moved
 
