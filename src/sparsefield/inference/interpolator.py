@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from sparsefield.core.errors import InputError
 from sparsefield.models.universal import UniversalInterpolator
 
-BUNDLED = Path(__file__).parent.parent / "weights" / "universal.safetensors"
+BUNDLED = Path(__file__).parent.parent / "weights" / "interpolators" / "universal.safetensors"
 
 
 def build_interpolator() -> UniversalInterpolator:

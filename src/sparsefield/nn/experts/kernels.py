@@ -67,7 +67,7 @@ def invert_all(
 
 
 @njit(nogil=True, fastmath=True)
-def _invert(matrix: Any, panel: Any, rows: Any, scaled: Any) -> float:
+def _invert(matrix: Any, panel: Any, rows: Any, scaled: Any) -> float:  # noqa: C901
     """Replace a positive matrix, given by its lower half, by its inverse; return log det.
 
     Four pivots are swept one after the other in their own rows, and then in all others at once,
