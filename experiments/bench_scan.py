@@ -39,7 +39,7 @@ class _Exponentials(torch.autograd.Function):
 
 def _exponentiate(count: int) -> None:
     scratch = torch.zeros(torch.get_num_threads(), CHUNK * LANES)
-    run_in_threads(_repeat_exp2, count // (CHUNK * LANES), scratch.data_ptr())
+    run_in_threads(_repeat_exp2, count // (CHUNK * LANES), scratch.data_ptr(), memory=scratch)
 
 
 @njit(nogil=True)

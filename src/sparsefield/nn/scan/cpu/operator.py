@@ -138,6 +138,7 @@ def _scan_op(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         _tokens(y),
         state.data_ptr(),
         saved.data_ptr() if save else 0,
+        memory=(launch, scratch, y, state, saved),
     )
     return y.to(x.u.dtype), _unpack(state, x.u.shape[2]), saved
 
@@ -197,6 +198,7 @@ class _Backward:
             self.saved.data_ptr(),
             first,
             last,
+            memory=self,
         )
         for total, part in zip((self.dB, self.dC), self.parts, strict=True):
             segment = total[:, first * CHUNK : last * CHUNK]

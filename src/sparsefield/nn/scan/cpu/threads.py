@@ -7,6 +7,8 @@ after the other; so the kernels borrow torch's.
 A thread that runs Python inside the OpenMP region could be given a signal to handle, and an
 exception that its handler raises cannot leave the C code around it. So no Python runs there: a
 thread calls the kernel once, and the kernel takes its share of the work from a queue in memory.
+That holds for OpenMP's threads. On those of our own, which replace them after a fork or where
+there is no OpenMP, a handler that raises can still make the call hang.
 """
 
 import ctypes
@@ -67,12 +69,23 @@ def finish(queue: Any, count: int) -> None:
     _count(queue, DONE, count)
 
 
-def run_in_threads(kernel: Callable[..., object], tasks: int, *args: Any) -> None:
+def run_in_threads(
+    kernel: Callable[..., object], tasks: int, *args: Any, memory: object = None
+) -> None:
     """Call kernel(queue, *args) on several threads at the same time, until all tasks are done.
 
     The kernel calls `take_range` until it gets no tasks, and `finish` after every range. Threads
-    that are done sooner do more ranges, since processors are not equally fast. When the call
-    ends, by an error as well, no thread works in the caller's memory any more.
+    that are done sooner do more ranges, since processors are not equally fast.
+
+    On threads of our own, a signal's handler can raise between any two steps of Python and end
+    the call before they do. They then work on in memory that lives as long as they need it: the
+    arguments, and what holds the memory that arguments name by address.
+
+    Args:
+        kernel: What to call.
+        tasks: How many tasks there are.
+        *args: What the kernel takes after the queue.
+        memory: Owner of all memory that the arguments name by address.
 
     Raises:
         RuntimeError: The kernel failed in one of the threads.
@@ -83,7 +96,9 @@ def run_in_threads(kernel: Callable[..., object], tasks: int, *args: Any) -> Non
         return
     kernel(_queue(0, 0), *args)  # compiles, which no two threads should do
     queue = _queue(tasks, min(tasks, workers * RANGES_PER_THREAD))
-    _team()(partial(kernel, queue, *args), workers)
+    work = partial(kernel, queue, *args)
+    work.memory = memory  # type: ignore[attr-defined]  # as long as a thread holds the work
+    _team()(work, workers)
     if queue[DONE] < tasks:
         raise RuntimeError(f"a thread of {kernel} failed; the error it printed says why")
 
