@@ -178,9 +178,9 @@ def page(report: dict) -> str:
         "",
         "Made by `python experiments/interpolation.py`. Ratios to kriging fitted by restricted",
         "maximum likelihood; below 1 is better. Nothing is fitted by `universal`, and no public",
-        "variable was trained on. The prior was widened once after these scores had been seen (turning",
-        "anisotropy, more rivers and real fields). A method without a standard deviation has its",
-        "absolute error as CRPS.",
+        "variable was trained on. The prior was widened once after these scores had been seen",
+        "(turning anisotropy, more rivers and real fields). A method without a standard",
+        "deviation has its absolute error as CRPS.",
         "",
         "| variable | train | test | RMSE ratio (95 %) | CRPS ratio (95 %) | coverage 90 % |"
         " kriging's | seconds | kriging's |",

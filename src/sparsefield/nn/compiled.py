@@ -27,9 +27,14 @@ AVAILABLE = not numba.config.DISABLE_JIT
 _log = logging.getLogger(__name__)
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile an entry point on its first call, free of the interpreter lock, kept on disk."""
-    kernel = njit(nogil=True)(function)
+def compiled(function: Callable[..., Any], *, fastmath: bool = False) -> Any:
+    """Compile an entry point on its first call, free of the interpreter lock, kept on disk.
+
+    Args:
+        function: What numba can compile.
+        fastmath: Let sums be reordered, and NaN be anything.
+    """
+    kernel = njit(nogil=True, fastmath=fastmath)(function)
     if AVAILABLE:
         kernel._cache = _cache_of(function)
     return kernel

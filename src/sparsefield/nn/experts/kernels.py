@@ -1,10 +1,13 @@
 """Loops of the expert bank: covariances, inverses, and the slope of the evidence."""
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numba import njit
+
+from sparsefield.nn.compiled import compiled
 
 JITTER = 1e-9
 PIVOTS = 4  # eliminated at a time
@@ -25,7 +28,7 @@ def _decay(a: float) -> float:
     return y
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@partial(compiled, fastmath=True)
 def invert_all(
     rate: Any,
     linear: Any,
@@ -145,7 +148,7 @@ def _sweep_panel(panel: Any, rows: Any, scaled: Any, first: int, size: int) -> f
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@partial(compiled, fastmath=True)
 def cross_all(
     rate: Any,
     linear: Any,
@@ -174,7 +177,7 @@ def cross_all(
                 cross[e, q, i] = rest * (1 + a * (a1 + a2 * a)) * _decay(a) + gram[i]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@partial(compiled, fastmath=True)
 def pull_all(
     rate: Any,
     linear: Any,
