@@ -21,7 +21,8 @@ from interpolation_tables import Table, read_tables
 from scipy.special import erf, ndtr
 from threadpoolctl import threadpool_limits
 
-from sparsefield.core.files import write_json, write_text
+from sparsefield.core.files import write_text
+from sparsefield.evaluation.serialise import tidy
 from sparsefield.inference.interpolation import Interpolated, Measurements, interpolate
 from sparsefield.inference.interpolator import BUNDLED, build_interpolator, load_interpolator
 from sparsefield.models.universal import UniversalInterpolator
@@ -62,7 +63,7 @@ def main() -> None:
         outcomes = {t.name: (t, evaluate(t, model)) for t in read_tables(args.points)}
     report = summarise(outcomes)
     if args.json:
-        write_json(args.json, report)
+        write_text(args.json, tidy(report) + "\n")
     if args.page:
         write_text(args.page, page(report))
     print(page(report))
