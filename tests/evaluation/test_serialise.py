@@ -29,7 +29,7 @@ def without_old_words(value):
 @pytest.mark.parametrize("name", KINDS)
 def test_a_published_result_comes_back_as_it_was(name):
     data = json.loads((RESULTS / f"{name}.json").read_text())
-    assert without_old_words(flatten(unflatten(KINDS[name], data))) == data
+    assert without_old_words(flatten(unflatten(KINDS[name], data))) == without_old_words(data)
 
 
 def test_a_comparison_comes_back_and_so_does_one_of_the_release_before():
