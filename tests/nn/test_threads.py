@@ -20,12 +20,12 @@ from sparsefield.nn.scan.cpu import threads
 from sparsefield.nn.scan.cpu.threads import finish, run_in_threads, take_range, take_worker
 
 
-@pytest.fixture(params=["openmp", "pool"])
+@pytest.fixture(params=["openmp", "own"])
 def team(request, monkeypatch):
     """Run a test on torch's own threads and on those that replace them after a fork."""
     library = threads._openmp_of_torch()
-    if request.param == "pool":
-        monkeypatch.setattr(threads, "_team", lambda: threads._run_in_pool)
+    if request.param == "own":
+        monkeypatch.setattr(threads, "_team", lambda: threads._run_in_own_threads)
     elif library is None:
         pytest.skip("torch's OpenMP runtime cannot be called here")
     return request.param
@@ -136,7 +136,7 @@ def test_memory_lives_as_long_as_a_thread_that_was_left_behind(thread_count, mon
 
     memory = Memory()
     alive = weakref.ref(memory)
-    monkeypatch.setattr(threads, "_team", lambda: threads._run_in_pool)
+    monkeypatch.setattr(threads, "_team", lambda: threads._run_in_own_threads)
     monkeypatch.setattr(threads, "_wait", lambda others: None)
     try:
         with pytest.raises(Alarm):
@@ -222,10 +222,6 @@ def alarm():
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this platform")
 @pytest.mark.parametrize("make", [_scan, _scan_backward, _attention, _neighbours])
 def test_what_a_signals_handler_raises_reaches_the_caller(make, alarm, team, thread_count):
-    if team == "pool":
-        pytest.skip(
-            "not solved: a handler that raises inside concurrent.futures can hang the call"
-        )
     thread_count(2)
     call, delays = make(), random.Random(0)
     call()  # compiles

@@ -7,14 +7,16 @@ after the other; so the kernels borrow torch's.
 A thread that runs Python inside the OpenMP region could be given a signal to handle, and an
 exception that its handler raises cannot leave the C code around it. So no Python runs there: a
 thread calls the kernel once, and the kernel takes its share of the work from a queue in memory.
-That holds for OpenMP's threads. On those of our own, which replace them after a fork or where
-there is no OpenMP, a handler that raises can still make the call hang.
+
+Threads of our own replace OpenMP's after a fork and where there is no OpenMP. A handler may raise
+between any two steps of Python in the thread that started them. So they share no lock with it
+that such an end could leave closed, as the locks of `threading` and of `concurrent.futures` would.
 """
 
 import ctypes
 import os
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -77,9 +79,9 @@ def run_in_threads(
     The kernel calls `take_range` until it gets no tasks, and `finish` after every range. Threads
     that are done sooner do more ranges, since processors are not equally fast.
 
-    On threads of our own, a signal's handler can raise between any two steps of Python and end
-    the call before they do. They then work on in memory that lives as long as they need it: the
-    arguments, and what holds the memory that arguments name by address.
+    On threads of our own, a second signal's handler can raise while the first is being dealt with
+    and end the call before they do. They then work on in memory that lives as long as they need
+    it: the arguments, and what holds the memory that arguments name by address.
 
     Args:
         kernel: What to call.
@@ -114,7 +116,7 @@ def _queue(tasks: int, ranges: int) -> np.ndarray:
 def _team() -> Callable[[Callable[[], object], int], None]:
     """Return what calls a function on several threads at the same time."""
     library = None if _forked else _openmp_of_torch()
-    return _run_in_pool if library is None else _OpenMPTeam(library)
+    return _run_in_own_threads if library is None else _OpenMPTeam(library)
 
 
 class _OpenMPTeam:
@@ -145,38 +147,60 @@ def _openmp_of_torch() -> ctypes.CDLL | None:
     return None
 
 
-def _run_in_pool(work: Callable[[], object], workers: int) -> None:
-    others: list[Future[object]] = []
+def _run_in_own_threads(work: Callable[[], object], workers: int) -> None:
+    parts = [_Part(work) for _ in range(1, workers)]
     try:
-        for _ in range(1, workers):
-            others.append(_pool().submit(work))
+        for part in parts:
+            start_new_thread(part.run, ())
         work()
     finally:
-        _wait(others)
-    for other in others:
-        other.result()
+        _wait(parts)
 
 
-def _wait(others: list[Future[object]]) -> None:
+class _Part:
+    """A call in another thread, which ends even if its caller is interrupted anywhere.
+
+    The caller sets `unwanted` and then reads `started`. The thread sets `started` and then reads
+    `unwanted`. So one of them sees what the other set: nothing runs that nobody waits for.
+    """
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.work = work
+        self.started = self.unwanted = self.ended = False
+        self.running = allocate_lock()
+        self.running.acquire()
+
+    def run(self) -> None:
+        self.started = True
+        try:
+            if not self.unwanted:
+                self.work()
+        finally:
+            self.ended = True
+            self.running.release()
+
+    def wait(self) -> None:
+        """Return when the call has ended or never will begin; may be interrupted and repeated."""
+        self.unwanted = True
+        while self.started and not self.ended:
+            self.running.acquire(timeout=1)
+
+
+def _wait(parts: list[_Part]) -> None:
     """Wait until all have ended, also if a signal's handler raises; then let it raise."""
     try:
-        wait(others)
+        for part in parts:
+            part.wait()
     except BaseException:
-        _wait(others)
+        _wait(parts)
         raise
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="sparsefield")
-
-
 def _after_fork() -> None:
-    """Start over with threads of our own: neither torch's nor those of a pool survive a fork."""
+    """Use threads of our own from now on: torch's do not survive a fork."""
     global _forked
     _forked = True
     _team.cache_clear()
-    _pool.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
