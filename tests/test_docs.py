@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sparsefield as sf
+from sparsefield.data.formats import FORMATS, write_field
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "extending").glob("*.md"))
@@ -17,14 +18,50 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
+@pytest.fixture
+def registry():
+    """Let a page add a format, and forget it after the test."""
+    before = dict(FORMATS)
+    yield
+    FORMATS.clear()
+    FORMATS.update(before)
+
+
+def save_modules(page, folder):
+    """Save the first block of a page under the name that the page gives it."""
+    for name in re.findall(r"^Save this as `(\w+\.py)`", page.read_text(), re.MULTILINE):
+        (folder / name).write_text(blocks(page, "python")[0])
+
+
+@pytest.mark.usefixtures("registry")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_has_three_steps_that_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    save_modules(page, tmp_path)
     steps = re.findall(r"^## (\d)\. ", page.read_text(), re.MULTILINE)
     assert steps == ["1", "2", "3"]
     names = {}
     for code in blocks(page, "python"):
         exec(compile(code, page.name, "exec"), names)
+
+
+def test_the_three_contracts_have_a_page():
+    assert [page.stem for page in PAGES] == ["backbone", "format", "sampler"]
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_format_reads_what_it_wrote(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    page = ROOT / "docs" / "extending" / "format.md"
+    save_modules(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks(page, "python")[1], page.name, "exec"), {})
+    values = np.random.default_rng(0).normal(size=(3, 5, 1))
+    write_field(tmp_path / "field.asc", {"mean": values})
+    obs = sf.read("field.asc")
+    assert obs.grid == (3, 5)
+    np.testing.assert_array_equal(obs.values.reshape(3, 5, 1), values)
 
 
 def test_the_backbone_is_named_in_a_preset_and_built(tmp_path, monkeypatch):
