@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sparsefield.core.errors import InputError
     from sparsefield.data.dataset import open_dataset
     from sparsefield.data.formats.reading import read
+    from sparsefield.data.frame import Frame
     from sparsefield.data.observation import Observation
     from sparsefield.data.photographs import example
     from sparsefield.data.query import Grid, Points
@@ -26,6 +27,7 @@ __all__ = [
     "MODELS",
     "SAMPLERS",
     "Field",
+    "Frame",
     "Grid",
     "InputError",
     "Model",
@@ -45,6 +47,7 @@ __all__ = [
 # Resolved on first use, so that `import sparsefield` does not wait for torch.
 _HOMES = {
     "Field": "inference.field",
+    "Frame": "data.frame",
     "Grid": "data.query",
     "InputError": "core.errors",
     "MODELS": "models",

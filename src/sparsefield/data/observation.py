@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,27 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.data.conversion import ArrayLike, inside, real_tensor, split_mask, to_floating
+from sparsefield.data.frame import Frame
 from sparsefield.data.repeats import merge_repeats
 
-__all__ = ["ArrayLike", "Observation"]
+__all__ = ["ArrayLike", "Observation", "Quantity"]
+
+_PARTS = ("coords", "values", "valid", "noise", "grid", "frame", "quantities")
+
+
+class Quantity(NamedTuple):
+    """What a channel is.
+
+    Attributes:
+        name: Its name, "" where it has none.
+        unit: Its unit, "" where it is unknown.
+    """
+
+    name: str = ""
+    unit: str = ""
+
+
+UNNAMED: tuple[Quantity, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -31,6 +49,8 @@ class Observation:
             all are if it is not given. Rows that are not valid may hold anything, and become 0.
         grid: Cells along each axis of the grid whose cells were observed, P numbers; None for
             measurements at points.
+        frame: Where [-1, 1] lies in the world. `Observation.at` takes coordinates in the units of
+            a frame.
 
     Floating-point tensors keep their type. Arrays and sequences become float64 where float32 would
     lose digits, and float32 elsewhere. Rows of masked arrays that are masked were not observed:
@@ -46,6 +66,8 @@ class Observation:
     valid: Tensor
     noise: Tensor | None
     grid: tuple[int, ...] | None
+    frame: Frame | None
+    quantities = UNNAMED
 
     def __init__(
         self,
@@ -55,6 +77,7 @@ class Observation:
         *,
         valid: ArrayLike | None = None,
         grid: Sequence[int] | None = None,
+        frame: Frame | None = None,
     ) -> None:
         """Convert to tensors, check, and zero the rows that are not valid."""
         coords, values, seen = _without_masked(coords, values)
@@ -65,29 +88,97 @@ class Observation:
         _check_finite("coords", coords, mask)
         _check_finite("values", values, mask)
         sigma = _noise(noise, values, mask)
-        size = _grid(grid, coords.shape[-1])
+        about = _grid(grid, coords.shape[-1]), _frame(frame, coords.shape[-1]), ()
         empty = ~mask[..., None]
         coords = inside(coords.masked_fill(empty, 0), valid=mask)
-        self._assign(coords, values.masked_fill(empty, 0), mask, sigma, size)
+        self._assign(coords, values.masked_fill(empty, 0), mask, sigma, *about)
         if coords.ndim == 2 and not seen.all():
-            self._assign(*self._rows(seen.to(coords.device)), size)
+            self._assign(*self._rows(seen.to(coords.device)), *about)
 
     def __repr__(self) -> str:
         """Say what was observed, without the numbers."""
         sets = f"{len(self.coords)} x " if self.coords.ndim == 3 else ""
         size = "" if self.grid is None else f", cells of {' x '.join(map(str, self.grid))}"
         noise = "" if self.noise is None else ", noisy"
+        where = "" if self.frame is None else f", {self.frame.describe()}"
         return (
             f"Observation({sets}{self.count} points, {self.dims}-D, {self.channels} channels"
-            f"{size}{noise})"
+            f"{size}{noise}{where})"
         )
 
-    def _assign(self, *parts: Tensor | tuple[int, ...] | None) -> None:
-        for name, part in zip(("coords", "values", "valid", "noise", "grid"), parts, strict=True):
+    @classmethod
+    def at(
+        cls,
+        physical: ArrayLike,
+        values: ArrayLike,
+        noise: float | ArrayLike | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        units: Sequence[str] | None = None,
+        frame: Frame | None = None,
+    ) -> "Observation":
+        """Return measurements at places in units of their own, as degrees or metres.
+
+        Args:
+            physical: Positions (M, P) in the units of the frame; masked rows were not observed.
+            values: As in `Observation`.
+            noise: As in `Observation`.
+            names: Names of the axes for a frame that is made around the places, as in
+                `Frame.of`: `("lat", "lon")` lie on the sphere.
+            units: Units of the axes of that frame.
+            frame: The domain, if it is not to be made.
+
+        Raises:
+            InputError: A place lies outside of the frame, there is neither a frame nor names, or
+                what `Observation` and `Frame.of` raise.
+        """
+        if (frame is None) == (names is None):
+            raise InputError("places in units of their own take either names= or frame=")
+        places, mask = split_mask(physical, "coords")
+        if frame is None:
+            frame = Frame.of(physical, names or (), units)
+        hidden = np.zeros((*places.shape[:-1], 1), bool)
+        if mask is not None:
+            hidden |= np.any(mask, axis=-1, keepdims=True)
+        middle = (np.array(frame.low) + np.array(frame.high)) / 2
+        unit = frame.to_unit(np.where(hidden, middle, places))
+        coords = np.ma.masked_array(unit, np.broadcast_to(hidden, unit.shape))
+        return cls(coords, values, noise, frame=frame)
+
+    def labelled(self, *quantities: tuple[str, str]) -> "Observation":
+        """Return it with a name and a unit for each channel, which results carry.
+
+        Raises:
+            InputError: Their number is not that of the channels.
+        """
+        if len(quantities) != self.channels:
+            raise InputError(
+                f"{self.channels} channels take as many labels, got {len(quantities)}"
+            )
+        found = tuple(Quantity(*map(str, each)) for each in quantities)
+        return self._checked(*self._tensors, self.grid, self.frame, found)
+
+    def positions(self) -> Tensor:
+        """Return coordinates (..., M, Q) whose Euclidean distance is that of the places.
+
+        They are those of the frame, see `Frame.positions`, or the coordinates without one.
+        """
+        if self.frame is None:
+            return self.coords
+        return torch.from_numpy(self.frame.positions(self.coords)).to(self.coords.device)
+
+    def physical(self) -> Tensor:
+        """Return coordinates (..., M, P) in the units of the frame, or in [-1, 1] without one."""
+        if self.frame is None:
+            return self.coords
+        return torch.from_numpy(self.frame.to_physical(self.coords)).to(self.coords.device)
+
+    def _assign(self, *parts: Any) -> None:
+        for name, part in zip(_PARTS, parts, strict=True):
             object.__setattr__(self, name, part)
 
     @classmethod
-    def _checked(cls, *parts: Tensor | tuple[int, ...] | None) -> "Observation":
+    def _checked(cls, *parts: Any) -> "Observation":
         """Return an observation of parts that come from a checked one."""
         new = cls.__new__(cls)
         new._assign(*parts)
@@ -97,6 +188,11 @@ class Observation:
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         return self.coords, self.values, self.valid, self.noise
 
+    @property
+    def _about(self) -> tuple[Any, ...]:
+        """What holds for all rows: grid, frame and quantities."""
+        return self.grid, self.frame, self.quantities
+
     def _rows(self, index: Any) -> list[Tensor | None]:
         return [None if part is None else part[index] for part in self._tensors]
 
@@ -105,14 +201,14 @@ class Observation:
         """Return one batch of single observations, padded to the longest.
 
         Args:
-            observations: B observations without a batch axis, with the same P, C and grid. Where
-                some have noise, the others count as exact.
+            observations: B observations without a batch axis, with the same P, C, grid and frame.
+                Where some have noise, the others count as exact.
 
         Returns:
             The batch, with coords of shape (B, M, P).
 
         Raises:
-            InputError: One has a batch axis, or P, C or the grid differ.
+            InputError: One has a batch axis, or P, C, the grid or the frame differ.
         """
         kinds = {(obs.coords.ndim, obs.dims, obs.channels, obs.grid) for obs in observations}
         if len(kinds) != 1 or next(iter(kinds))[0] != 2:
@@ -121,6 +217,8 @@ class Observation:
                 f"grid, got (axes, dims, channels, grid) {sorted(kinds, key=str)}"
             )
         longest = max(obs.count for obs in observations)
+        if len({obs.frame for obs in observations}) > 1:
+            raise InputError("stack needs observations in one frame")
         noisy = any(obs.noise is not None for obs in observations)
         padded = [obs.pad(longest) for obs in observations]
         return Observation._checked(
@@ -128,7 +226,7 @@ class Observation:
             torch.stack([obs.values for obs in padded]),
             torch.stack([obs.valid for obs in padded]),
             torch.stack([obs._sigma for obs in padded]) if noisy else None,
-            observations[0].grid,
+            *observations[0]._about,
         )
 
     @property
@@ -160,12 +258,12 @@ class Observation:
             self.values.to(device=device, dtype=dtype),
             self.valid.to(device=device),
             None if self.noise is None else self.noise.to(device=device, dtype=dtype),
-            self.grid,
+            *self._about,
         )
 
     def batched(self) -> "Observation":
         """Return it with a batch axis, shape (1, M, ...) where there was none."""
-        return self if self.coords.ndim == 3 else self._checked(*self._rows(None), self.grid)
+        return self if self.coords.ndim == 3 else self._checked(*self._rows(None), *self._about)
 
     def item(self, index: int) -> "Observation":
         """Return one set of a batch, without its padding.
@@ -175,8 +273,8 @@ class Observation:
         """
         if self.coords.ndim != 3:
             raise InputError("item takes one set out of a batch; this is a single set")
-        one = self._checked(*self._rows(index), self.grid)
-        return self._checked(*one._rows(one.valid), self.grid)
+        one = self._checked(*self._rows(index), *self._about)
+        return self._checked(*one._rows(one.valid), *self._about)
 
     def pad(self, count: int) -> "Observation":
         """Return it with zero rows, which are not valid, appended up to `count` rows."""
@@ -189,7 +287,7 @@ class Observation:
             F.pad(self.values, rows),
             F.pad(self.valid, (0, extra)),
             None if self.noise is None else F.pad(self.noise, rows),
-            self.grid,
+            *self._about,
         )
 
     def repeat(self, draws: int) -> "Observation":
@@ -199,7 +297,7 @@ class Observation:
         """
         parts = self.batched()._tensors
         copies = [None if p is None else p.repeat(draws, *[1] * (p.ndim - 1)) for p in parts]
-        return self._checked(*copies, self.grid)
+        return self._checked(*copies, *self._about)
 
     def merged(self) -> "Observation":
         r"""Return it with one row a place: what models and baselines are given.
@@ -227,13 +325,21 @@ class Observation:
             return self if same else self.stack(merged)
         coords, values = self.coords[self.valid], self.values[self.valid]
         sigma = None if self.noise is None else _double(self.noise[self.valid])
-        found = merge_repeats(_double(coords), _double(values), sigma)
+        places = self._places()
+        shown = _double(self.physical()[self.valid])
+        found = merge_repeats(places, _double(values), sigma, shown)
         if found is None:
             return self
         first, mean, deviation = found
         noise = None if deviation is None else values.new_tensor(deviation)
         valid = self.valid.new_ones(len(first))
-        return self._checked(coords[first], values.new_tensor(mean), valid, noise, self.grid)
+        return self._checked(coords[first], values.new_tensor(mean), valid, noise, *self._about)
+
+    def _places(self) -> np.ndarray:
+        """Return the rows' places (M, Q), about as wide as [-1, 1]."""
+        if self.frame is None or self.frame.geometry == "plane":
+            return _double(self.coords[self.valid])
+        return _double(self.positions()[self.valid]) / self.frame.radius
 
 
 def _double(part: Tensor) -> np.ndarray:
@@ -320,6 +426,14 @@ def _grid(grid: Sequence[int] | None, dims: int) -> tuple[int, ...] | None:
             f"grid: expected {dims} whole numbers of cells, at least 1 each, got {list(grid)}"
         )
     return size
+
+
+def _frame(frame: Frame | None, dims: int) -> Frame | None:
+    if frame is not None and frame.dims != dims:
+        raise InputError(
+            f"frame: it has the axes {', '.join(frame.names)}, and coords have {dims} dimensions"
+        )
+    return frame
 
 
 def _check_points(coords: Tensor, values: Tensor) -> None:

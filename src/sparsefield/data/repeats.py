@@ -14,7 +14,10 @@ _TINY = 1e-150
 
 
 def merge_repeats(
-    coords: np.ndarray, values: np.ndarray, noise: np.ndarray | None
+    coords: np.ndarray,
+    values: np.ndarray,
+    noise: np.ndarray | None,
+    shown: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
     """Return the first row of every place, and the readings of it as one.
 
@@ -22,6 +25,7 @@ def merge_repeats(
         coords: Positions, float64, shape (M, P).
         values: Readings, float64, shape (M, C).
         noise: Standard deviation of their errors, shape (M, C); None if they are exact.
+        shown: Positions as an error message shows them; `coords` if None.
 
     Returns:
         Rows (K,), values (K, C) and their standard deviation (K, C) or None; None in all if every
@@ -38,7 +42,7 @@ def merge_repeats(
     exact = sigma == 0
     settled = np.zeros((len(first), values.shape[1]), dtype=bool)
     np.logical_or.at(settled, group, exact)
-    _check_agreement(coords, values, exact, group)
+    _check_agreement(coords if shown is None else shown, values, exact, group)
     # Where there is an exact reading the others weigh nothing.
     weights = np.where(settled[group], exact, 1 / np.where(exact, 1, sigma).clip(_TINY) ** 2)
     total = _sums(weights, group, len(first))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +10,10 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.files import dump_json
 from sparsefield.data.formats import need_handler
+from sparsefield.data.formats.netcdf import to_dataset
+from sparsefield.data.frame import Frame
 from sparsefield.data.observation import Observation
 from sparsefield.data.query import Grid, Points
 
@@ -79,6 +81,16 @@ class Field:
     def coords(self) -> Tensor:
         """Coordinates of the points (L, P) in [-1, 1]."""
         return self.at.coords
+
+    @property
+    def frame(self) -> Frame | None:
+        """Frame of the observations: units, bounds and distances."""
+        return self.obs.frame
+
+    @property
+    def physical(self) -> np.ndarray:
+        """Coordinates of the points (L, P) in the units of the frame, if there is one."""
+        return self.coords.numpy() if self.frame is None else self.at.physical
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -156,8 +168,11 @@ class Field:
         """Return what there is to write, laid out on the grid if there is one.
 
         Returns:
-            `mean`, `coords` and, with samples, `samples`, `std`, `quantiles` and their `levels`:
-            those of LEVELS that so many samples tell.
+            `mean`, `coords` in the units of the frame and, with samples, `samples`, `std`,
+            `quantiles` and their `levels`: those of LEVELS that so many samples tell. `made` is
+            how it was made, as JSON; `channels` and `channel_units` are what the observations say
+            of their values. A frame adds `names` and `units` of its axes, and what was observed:
+            `stations` (M, P) and `readings` (M, C).
         """
         count = 0 if self.samples is None else len(self.samples)
         levels = [level for level in LEVELS if 1 <= level * (count + 1) <= count]
@@ -165,11 +180,25 @@ class Field:
             "mean": self.mean,
             "std": self.std,
             "samples": self.samples,
-            "coords": self.coords,
+            "coords": torch.from_numpy(self.physical),
             "quantiles": self.quantiles(levels) if levels else None,
         }
         found = {name: self._laid_out(part) for name, part in parts.items() if part is not None}
-        return found | ({"levels": np.array(levels)} if levels else {})
+        if levels:
+            found["levels"] = np.array(levels)
+        return found | self._labels()
+
+    def _labels(self) -> dict[str, np.ndarray]:
+        """Return what the numbers are, and how they were made."""
+        made = {name: value for name, value in self.made._asdict().items() if value}
+        found: dict[str, Any] = {"made": dump_json(made)}
+        if self.obs.quantities:
+            found["channels"], found["channel_units"] = zip(*self.obs.quantities, strict=True)
+        if self.frame is not None:
+            seen = self.obs.valid
+            found |= {"names": self.frame.names, "units": self.frame.units}
+            found |= {"stations": self.obs.physical()[seen], "readings": self.obs.values[seen]}
+        return {name: np.asarray(each) for name, each in found.items()}
 
     def save(self, path: str | Path) -> None:
         """Write the field in the format of the suffix: `.npz` for all of it, `.png` for its mean.
@@ -189,28 +218,15 @@ class Field:
         return plot_field(self.obs, self.shape, self.mean, sample=sample, std=self.std)
 
     def to_xarray(self) -> Any:
-        """Return an xarray Dataset with mean, std and samples.
+        """Return an xarray Dataset with mean, std, samples and quantiles, and how it was made.
+
+        With a frame the axes have its names, units and physical coordinates, and one channel
+        needs no axis of its own.
 
         Raises:
             InputError: xarray is not installed.
         """
-        try:
-            xarray = import_module("xarray")
-        except ImportError as error:
-            raise InputError("to_xarray needs xarray: install sparsefield[geo]") from error
-        axes = [f"axis_{axis}" for axis in range(self.at.dims)] if self.shape else ["point"]
-        parts = {
-            "mean": ([*axes, "channel"], self.mean),
-            "std": ([*axes, "channel"], self.std),
-            "samples": (["sample", *axes, "channel"], self.samples),
-            "coords": ([*axes, "dimension"], self.coords),
-        }
-        found = {
-            name: (names, self._laid_out(part))
-            for name, (names, part) in parts.items()
-            if part is not None
-        }
-        return xarray.Dataset(found, attrs={k: v for k, v in self.made._asdict().items() if v})
+        return to_dataset(self.arrays())
 
     def _laid_out(self, values: Tensor) -> np.ndarray:
         return values.numpy() if self.shape is None else self.on_grid(values)

@@ -277,7 +277,8 @@ class Posterior:
 
     def _query(self, at: Grid | Points | None, samples: int = 0) -> Grid | Points:
         """Return a query that fits, before anything of its size is allocated."""
-        at = Grid(*(self.obs.grid or self._spec.shape)) if at is None else check_query(at)
+        default = Grid(*(self.obs.grid or self._spec.shape))
+        at = check_query(default if at is None else at, self.obs.frame)
         if at.dims != self.obs.dims:
             raise InputError(
                 f"model '{self.name}' works in {self.obs.dims} dimensions; {at} has {at.dims}"

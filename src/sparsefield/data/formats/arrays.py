@@ -24,7 +24,7 @@ _PART = 2**20
 
 # Names of arrays in an archive of observations, and in one of fields.
 OBSERVED = ("coords", "values", "noise")
-WRITTEN = ("mean", "std", "samples", "coords", "quantiles", "levels")
+WRITTEN = ("mean", "std", "samples", "coords", "quantiles", "levels", "names", "units")
 
 
 @dataclass(frozen=True)
