@@ -364,7 +364,7 @@ def test_the_operator_passes_torchs_own_checks():
     args = [inputs[name].requires_grad_() for name in ("u", "delta", "A", "B", "C", "D", "z")]
     optional = [inputs[name].requires_grad_() for name in ("delta_bias", "h0")]
     torch.library.opcheck(
-        torch.ops.sparsefield.selective_scan.default, (True, *args, *optional, False)
+        torch.ops.sparsefield.selective_scan.default, (True, *args, *optional, False, True)
     )
 
 
@@ -475,3 +475,26 @@ def test_mamba_ssm_gets_its_own_layout_and_gives_ours(gated, reverse):
     expected_y, expected_state = scan_naive(arguments)
     torch.testing.assert_close(y, expected_y)
     torch.testing.assert_close(state, expected_state)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("backend", RUNNABLE)
+def test_steps_without_softplus_may_have_any_sign(backend, reverse):
+    inputs = make_inputs(backend, length=41)
+    inputs["delta"] = (0.05 * (leaf(inputs["delta"]) + 1)).expand_as(inputs["delta"])
+    inputs["delta_bias"] = 0.02 * inputs["delta_bias"]
+    options = {"softplus": False, "reverse": reverse}
+    expected = run(inputs, "naive", torch.float64, **options)
+    assert (inputs["delta"] + inputs["delta_bias"]).min() < 0
+    assert_close(run(inputs, backend, **options), expected, 3e-6)
+
+
+@pytest.mark.parametrize("backend", RUNNABLE)
+def test_no_softplus_is_the_inverse_softplus_of_positive_steps(backend):
+    inputs = make_inputs(backend)
+    steps = torch.nn.functional.softplus(inputs["delta"] + inputs["delta_bias"])
+    plain = inputs | {"delta": steps, "delta_bias": None}
+    args = [{k: None if x is None else x.float() for k, x in d.items()} for d in (inputs, plain)]
+    expected = selective_scan(**args[0], backend=backend)
+    actual = selective_scan(**args[1], softplus=False, backend=backend)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)

@@ -149,6 +149,13 @@ class TestKernels:
         assert torch.equal(actual["state"], expected["state"])
         assert_close(actual, run(inputs, "naive", torch.float64, reverse=True), 3e-6)
 
+    def test_steps_without_softplus_may_have_any_sign(self, monkeypatch):
+        monkeypatch.setattr(triton, "SHORTEST", 1)
+        inputs = make_inputs(1, 20)
+        inputs["delta"] = 0.1 * (inputs["delta"] + 1)
+        assert (inputs["delta"] + inputs["delta_bias"]).min() < 0
+        assert_right(inputs, 1e-5, softplus=False)
+
     @pytest.mark.parametrize("absent", ["D", "z", "delta_bias", "h0", "all"])
     def test_optional_inputs_may_be_absent(self, absent):
         names = {"D", "z", "delta_bias", "h0"} if absent == "all" else {absent}

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparsefield.nn.convolution import causal_convolution
 from sparsefield.nn.feedforward import FeedForward
 from sparsefield.nn.scan import selective_scan
 
@@ -72,7 +73,8 @@ class MambaMixer(nn.Module):
         as long as learned times the gap that is crossed.
         """
         u, z = self.in_proj(x).chunk(2, dim=-1)
-        u = F.silu(self._convolve(_silence(u, valid), reverse))
+        u = _silence(u, valid)
+        u = F.silu(causal_convolution(u, self.conv_weight, self.conv_bias, reverse=reverse))
         u = _silence(u, valid)
         sizes = [self.rank, self.state, self.state]
         step, B, C = self.x_proj(u).split(sizes, dim=-1)
@@ -95,19 +97,6 @@ class MambaMixer(nn.Module):
         )
         return self.out_proj(y)
 
-    def _convolve(self, u: Tensor, reverse: bool) -> Tensor:
-        """Convolve each channel with past tokens only; a sum of shifts beats conv1d on CPUs."""
-        taps, length = self.conv_weight.shape[0], u.shape[1]
-        weight = self.conv_weight.to(u.dtype)
-        if reverse:
-            padded, weight = F.pad(u, (0, 0, 0, taps - 1)), weight.flip(0)
-        else:
-            padded = F.pad(u, (0, 0, taps - 1, 0))
-        y = self.conv_bias.to(u.dtype) + padded[:, :length] * weight[0]
-        for tap in range(1, taps):
-            y = torch.addcmul(y, padded[:, tap : tap + length], weight[tap])
-        return y
-
 
 def _silence(u: Tensor, valid: Tensor | None) -> Tensor:
     """Zero invalid tokens: a zero input leaves a zero state at zero."""
@@ -118,13 +107,18 @@ def _stretch(delta: Tensor, gaps: Tensor) -> Tensor:
     """Return the delta (B, L, D) whose softplus is that of the given one times gaps (B, L)."""
     with torch.autocast(delta.device.type, enabled=False):
         step = (F.softplus(delta.float()) * gaps[..., None].float()).clamp_min(1e-12)
-        return step + torch.log(-torch.expm1(-step))
+        return inverse_softplus(step)
+
+
+def inverse_softplus(step: Tensor) -> Tensor:
+    """Return the number whose softplus is the positive one that is given."""
+    return step + torch.log(-torch.expm1(-step))
 
 
 def _initial_step_bias(inner: int, low: float = 1e-3, high: float = 1e-1) -> Tensor:
     """Return biases whose softplus is log-uniform in [low, high] tokens."""
     step = torch.exp(torch.rand(inner) * math.log(high / low) + math.log(low))
-    return step + torch.log(-torch.expm1(-step))
+    return inverse_softplus(step)
 
 
 class MambaBlock(nn.Module):

@@ -45,6 +45,7 @@ def selective_scan(
     delta_bias: Tensor | None = ...,
     h0: Tensor | None = ...,
     reverse: bool = ...,
+    softplus: bool = ...,
     return_state: Literal[False] = ...,
     backend: str = ...,
 ) -> Tensor: ...
@@ -62,6 +63,7 @@ def selective_scan(
     delta_bias: Tensor | None = ...,
     h0: Tensor | None = ...,
     reverse: bool = ...,
+    softplus: bool = ...,
     *,
     return_state: Literal[True],
     backend: str = ...,
@@ -79,12 +81,14 @@ def selective_scan(
     delta_bias: Tensor | None = None,
     h0: Tensor | None = None,
     reverse: bool = False,
+    softplus: bool = True,
     return_state: bool = False,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Run the selective state-space recurrence along a sequence, independently per channel.
 
-    With step sizes s_k = softplus(delta_k + delta_bias), for every channel d and state n
+    With step sizes s_k = softplus(delta_k + delta_bias), or that sum itself if there shall be no
+    softplus, for every channel d and state n
 
         h_k = exp(s_k A) h_{k-1} + s_k B_k u_k        (h_{-1} = h0)
         y_k = (sum over n of C_k h_k + D u_k) silu(z_k)
@@ -100,7 +104,7 @@ def selective_scan(
 
     Args:
         u: Input, (B, L, D).
-        delta: Step sizes before the softplus, (B, L, D).
+        delta: Step sizes, before the softplus if there is one, (B, L, D).
         A: Rates of the states, negative, (D, N).
         B: Input weights, (B, L, N).
         C: Output weights, (B, L, N).
@@ -109,6 +113,7 @@ def selective_scan(
         delta_bias: Added to delta, (D,).
         h0: State before the first token, (B, D, N); zero if absent.
         reverse: Scan from the last token to the first, as if all sequences were flipped.
+        softplus: Make step sizes positive; without, a negative one runs the system backwards.
         return_state: Also return the state after the token that was scanned last.
         backend: A key of `BACKENDS`, or "auto" to pick by device and type.
 
@@ -119,9 +124,9 @@ def selective_scan(
         InputError: Shapes do not fit, an input is on another device than u or is not a real
             floating-point tensor, the backend is unknown or cannot run on these inputs.
     """
-    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, h0, reverse)
+    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, h0, reverse, softplus)
     _check_shapes(inputs)
-    check_tensors("the scan", dict(zip(inputs._fields[:-1], inputs[:-1], strict=True)))
+    check_tensors("the scan", dict(zip(inputs._fields, inputs.tensors, strict=False)))
     if backend == "auto":
         backend, reason = _pick(inputs)
         _announce(backend, reason)

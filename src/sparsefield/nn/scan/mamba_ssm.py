@@ -44,7 +44,7 @@ def call_kernel(kernel: Callable[..., Any], x: ScanInputs) -> tuple[Tensor, Tens
         None if x.D is None else x.D.float(),
         None if x.z is None else _by_channel(x.z.to(x.u), x.reverse),
         None if x.delta_bias is None else x.delta_bias.float(),
-        delta_softplus=True,
+        delta_softplus=x.softplus,
         return_last_state=True,
     )
     y = y.transpose(1, 2)

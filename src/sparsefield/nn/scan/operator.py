@@ -10,7 +10,7 @@ from sparsefield.nn.scan.shared import ScanInputs
 
 INPUTS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, "
-    "Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? h0, bool reverse"
+    "Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? h0, bool reverse, bool softplus"
 )
 FORWARD = f"(bool save, {INPUTS}) -> (Tensor, Tensor, Tensor)"
 BACKWARD = f"(Tensor dy, Tensor? dstate, Tensor saved, {INPUTS}) -> Tensor[]"
@@ -34,7 +34,7 @@ def new_rows(x: Tensor, native: Sequence[torch.dtype]) -> Tensor:
 
 def like_inputs(x: ScanInputs, grads: Sequence[Tensor | None]) -> list[Tensor]:
     """Return the gradients in the types of the inputs, empty for inputs that are absent."""
-    pairs = zip(x[:-1], grads, strict=True)
+    pairs = zip(x.tensors, grads, strict=True)
     return [
         x.u.new_empty(0) if t is None or g is None else g.to(t.dtype).contiguous()
         for t, g in pairs
@@ -43,19 +43,19 @@ def like_inputs(x: ScanInputs, grads: Sequence[Tensor | None]) -> list[Tensor]:
 
 def fake_gradients(x: ScanInputs) -> list[Tensor]:
     """Return gradients without values, for compilers."""
-    return like_inputs(x, [None if t is None else t.new_empty(t.shape) for t in x[:-1]])
+    return like_inputs(x, [None if t is None else t.new_empty(t.shape) for t in x.tensors])
 
 
 def wants_gradients(x: ScanInputs) -> bool:
     """Tell whether a backward may follow, for which states have to be saved."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in x[:-1] if t is not None)
+    return torch.is_grad_enabled() and any(t.requires_grad for t in x.tensors if t is not None)
 
 
 def register_backward(forward: Any, backward: Callable[..., list[Tensor]]) -> None:
     """Make an operator of the schema FORWARD differentiable by one of the schema BACKWARD."""
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, *tensors, ctx.reverse = inputs
+        _, *tensors, ctx.reverse, ctx.softplus = inputs
         ctx.save_for_backward(output[2], *tensors)
         ctx.set_materialize_grads(False)
 
@@ -64,8 +64,8 @@ def register_backward(forward: Any, backward: Callable[..., list[Tensor]]) -> No
     ) -> tuple[Tensor | None, ...]:
         saved, *tensors = ctx.saved_tensors
         dy = tensors[0].new_zeros(()).expand_as(tensors[0]) if dy is None else dy
-        grads = backward(dy, dstate, saved, *tensors, ctx.reverse)
+        grads = backward(dy, dstate, saved, *tensors, ctx.reverse, ctx.softplus)
         given = (None if t is None else g for t, g in zip(tensors, grads, strict=True))
-        return (None, *given, None)
+        return (None, *given, None, None)
 
     forward.register_autograd(gradients, setup_context=setup_context)

@@ -20,6 +20,12 @@ class ScanInputs(NamedTuple):
     delta_bias: Tensor | None
     h0: Tensor | None
     reverse: bool
+    softplus: bool = True
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The inputs that are tensors, in order."""
+        return self[:9]
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -28,9 +34,10 @@ class ScanInputs(NamedTuple):
 
 
 def step_sizes(x: ScanInputs) -> Tensor:
-    """Return the positive step sizes softplus(delta + delta_bias), shape (B, L, D)."""
+    """Return the step sizes, softplus(delta + delta_bias) or that sum itself, (B, L, D)."""
     delta = x.delta.to(x.state_dtype)
-    return F.softplus(delta if x.delta_bias is None else delta + x.delta_bias.to(delta))
+    delta = delta if x.delta_bias is None else delta + x.delta_bias.to(delta)
+    return F.softplus(delta) if x.softplus else delta
 
 
 def initial_state(x: ScanInputs) -> Tensor:

@@ -42,7 +42,7 @@ from sparsefield.nn.scan.cpu.threads import finish, take_range, take_worker
 
 @njit
 def _load_tokens(scan: Any, place: Any, tile: Any, ahead: int) -> None:
-    """Fill the tile with step = softplus(delta + bias), drive = step u, y = D u."""
+    """Fill the tile with step = softplus(delta + bias), or the sum, drive = step u, y = D u."""
     bias, skip = load(scan.bias + place.block * VECTOR), load(scan.D + place.block * VECTOR)
     u, u_hop = walk(scan, scan.u, place)
     delta, delta_hop = walk(scan, scan.delta, place)
@@ -50,7 +50,8 @@ def _load_tokens(scan: Any, place: Any, tile: Any, ahead: int) -> None:
         prefetch(channels(scan.u, place, u + (i + ahead) * u_hop))
         prefetch(channels(scan.delta, place, delta + (i + ahead) * delta_hop))
         value = read(scan, scan.u, place, u + i * u_hop)
-        step = softplus(read(scan, scan.delta, place, delta + i * delta_hop) + bias)
+        step = read(scan, scan.delta, place, delta + i * delta_hop) + bias
+        step = softplus(step) if scan.softplus else step
         store(tile.step + i * VECTOR, step)
         store(tile.drive + i * VECTOR, step * value)
         store(tile.y + i * VECTOR, skip * value)
@@ -162,7 +163,8 @@ def _store_gradients(scan: Any, place: Any, tile: Any, grad: Any) -> None:
         raw = read(scan, scan.delta, place, delta + i * delta_hop) + bias
         dy, ddrive = load(tile.dy + i * VECTOR), load(tile.ddrive + i * VECTOR)
         # A holds a factor log2(e) too many
-        draw = fma(ddrive, value, load(tile.dstep + i * VECTOR) * splat(LN_2)) * sigmoid(raw)
+        draw = fma(ddrive, value, load(tile.dstep + i * VECTOR) * splat(LN_2))
+        draw = draw * sigmoid(raw) if scan.softplus else draw
         write(scan, grad.delta, place, ddelta + i * ddelta_hop, draw)
         step = load(tile.step + i * VECTOR)
         write(scan, grad.u, place, du + i * du_hop, fma(ddrive, step, dy * skip))

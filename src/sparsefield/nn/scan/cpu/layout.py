@@ -51,6 +51,7 @@ class Scan(NamedTuple):
     blocks: int
     group: int  # blocks that one task works on
     reverse: bool
+    softplus: bool  # steps are softplus(delta + bias), not the sum itself
 
 
 class Gradients(NamedTuple):

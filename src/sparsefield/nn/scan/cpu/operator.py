@@ -98,6 +98,7 @@ class _Launch:
             blocks=blocks,
             group=group,
             reverse=x.reverse,
+            softplus=x.softplus,
         )
 
 

@@ -77,9 +77,14 @@ def _store_tile(
 
 @triton.jit
 def _load_steps(
-    delta: tl.tuple, bias: tl.tensor, place: tl.tuple, start: tl.tensor, REVERSE: tl.constexpr
+    delta: tl.tuple,
+    bias: tl.tensor,
+    place: tl.tuple,
+    start: tl.tensor,
+    REVERSE: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
 ) -> tl.tuple:
-    """Return the steps softplus(delta + bias) of a tile, zero after the end.
+    """Return the steps softplus(delta + bias) of a tile, or the sums, zero after the end.
 
     softplus(x) = max(x, 0) + log(1 + e) with e = exp(-abs(x)), and log(1 + e) = 2 atanh(t) by its
     series, with t = e / (2 + e) <= 1/3: however small, a step has all its digits.
@@ -87,13 +92,14 @@ def _load_steps(
     raw = _load_tile(delta, place, start, REVERSE)
     steps = ()
     for i in tl.static_range(_TILE):
-        x = raw[i] + bias
-        e = tl.exp2(-tl.abs(x) * _LOG2_E)
-        t = e / (2.0 + e)
-        s = t * t
-        series = 1 / 7 + s * (1 / 9 + s * (1 / 11 + s * (1 / 13)))
-        series = 1.0 + s * (1 / 3 + s * (1 / 5 + s * series))
-        step = tl.maximum(x, 0.0) + 2.0 * t * series
+        step = raw[i] + bias
+        if SOFTPLUS:
+            e = tl.exp2(-tl.abs(step) * _LOG2_E)
+            t = e / (2.0 + e)
+            s = t * t
+            series = 1 / 7 + s * (1 / 9 + s * (1 / 11 + s * (1 / 13)))
+            series = 1.0 + s * (1 / 3 + s * (1 / 5 + s * series))
+            step = tl.maximum(step, 0.0) + 2.0 * t * series
         steps += (tl.where(start + i < place[1], step, 0.0),)
     return steps
 
@@ -150,6 +156,7 @@ def sum_up(
     hop: tl.tensor,
     N: tl.constexpr,
     REVERSE: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
 ) -> None:
     """Scan every segment but the last from zero; keep where it ends, and the sum of its steps.
 
@@ -164,7 +171,7 @@ def sum_up(
     tile = segment * span
     while tile < (segment + 1) * span:
         start = tile * _TILE
-        steps = _load_steps(delta, offset, place, start, REVERSE)
+        steps = _load_steps(delta, offset, place, start, REVERSE, SOFTPLUS)
         drives = _products(steps, _load_tile(u, place, start, REVERSE))
         for i in tl.static_range(_TILE):
             total += steps[i]
@@ -236,6 +243,7 @@ def scan(
     N: tl.constexpr,
     KEEP: tl.constexpr,
     REVERSE: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
 ) -> None:
     """Scan every segment from the state in its place; write y and the last state (item, N, D).
 
@@ -253,7 +261,7 @@ def scan(
     skip = tl.load(D + channels, mask=live, other=0.0)
     while tile < end:
         start = tile * _TILE
-        steps = _load_steps(delta, offset, place, start, REVERSE)
+        steps = _load_steps(delta, offset, place, start, REVERSE, SOFTPLUS)
         value = _load_tile(u, place, start, REVERSE)
         drives = _products(steps, value)
         out = _scaled(value, skip)
@@ -305,6 +313,7 @@ def sum_up_gradients(
     span: tl.tensor,
     N: tl.constexpr,
     REVERSE: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
 ) -> None:
     """Run the state's gradient back through every segment but the first, from zero after it.
 
@@ -320,7 +329,7 @@ def sum_up_gradients(
     tile = end - 1
     while tile >= begin:
         start = tile * _TILE
-        steps = _load_steps(delta, offset, place, start, REVERSE)
+        steps = _load_steps(delta, offset, place, start, REVERSE, SOFTPLUS)
         dp = _load_output_gradients(dy, z, place, start, REVERSE)
         for i in tl.static_range(_TILE):
             total += steps[i]
@@ -407,6 +416,7 @@ def reverse(
     first: tl.tensor,
     N: tl.constexpr,
     REVERSE: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
 ) -> None:
     """Go back through every segment, from the gradient of the state after it in its place.
 
@@ -429,7 +439,7 @@ def reverse(
     tile = end - 1
     while tile >= begin:
         start = tile * _TILE
-        steps = _load_steps(delta, offset, place, start, REVERSE)
+        steps = _load_steps(delta, offset, place, start, REVERSE, SOFTPLUS)
         value = _load_tile(u, place, start, REVERSE)
         dp = _load_output_gradients(dy, z, place, start, REVERSE)
         drives = _products(steps, value)
@@ -452,8 +462,9 @@ def reverse(
         out, dstep, ddrive = sums
         dvalues, dsteps = (), ()
         for i in tl.static_range(_TILE):
-            sigmoid = 1.0 / (1.0 + tl.exp2(-(raw[i] + offset) * _LOG2_E))
-            draw = (ddrive[i] * value[i] + dstep[i] * _LN_2) * sigmoid
+            draw = ddrive[i] * value[i] + dstep[i] * _LN_2
+            if SOFTPLUS:
+                draw = draw / (1.0 + tl.exp2(-(raw[i] + offset) * _LOG2_E))
             skip_sum += dp[i] * value[i]
             bias_sum += tl.where(start + i < length, draw, 0.0)
             dsteps += (draw,)

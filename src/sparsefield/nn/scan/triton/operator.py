@@ -58,7 +58,7 @@ class _Plan:
 
     def __init__(self, x: ScanInputs) -> None:
         self.items, self.length, self.width = x.u.shape
-        self.states = x.A.shape[1]
+        self.states, self.softplus = x.A.shape[1], x.softplus
         self.blocks = -(-self.width // LANES)
         self.tiles = _tiles(self.length)
         self.span = _span(self.items * self.blocks, self.tiles)
@@ -67,7 +67,8 @@ class _Plan:
     def counts(self) -> dict[str, Any]:
         """Return the arguments that most kernels share."""
         names = ("length", "width", "tiles", "segments", "span")
-        return {name: getattr(self, name) for name in names} | {"N": self.states, "num_warps": 1}
+        fixed = {"N": self.states, "SOFTPLUS": self.softplus, "num_warps": 1}
+        return {name: getattr(self, name) for name in names} | fixed
 
 
 def _tiles(length: int) -> int:
