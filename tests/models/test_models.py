@@ -33,12 +33,18 @@ TINY = {
         "flow_layers": 4,
         "state": 3,
     },
+    "unet": {"widths": "8,12", "blocks": "1,1", "flow_widths": "8,12", "flow_blocks": "1,1"},
     "ginr": {**GINR, "layers": 2, "blocks": 1},
     "ginr_fourier": {**GINR, "layers": 2},
     "ginr_scent": {**GINR, "token_heads": 2, "attention_layers": 1, "blocks": 2},
     "ginr_hybrid": {**GINR, "token_heads": 2, "attention_layers": 1, "blocks": 2},
 }
 every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def works_in(name):
+    """Return the numbers of dimensions that a model works in."""
+    return [2] if name == "unet" else [1, 2, 3, 4]
 
 
 def tiny(name, dims=2, channels=C):
@@ -63,10 +69,18 @@ def times(value):
     return torch.full((B,), value)
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3, 4])
-@every_model
+@pytest.mark.parametrize(("name", "dims"), [(n, d) for n in MODELS for d in works_in(n)])
 def test_every_model_keeps_the_contract(name, dims):
     check_backbone(tiny(name, dims), C, dims)
+
+
+def test_the_grid_of_the_u_net_is_two_dimensional():
+    with pytest.raises(InputError, match="in 2 dimensions, not in 3"):
+        build_model("unet", dims=3)
+
+
+def test_the_u_net_keeps_the_contract_too_when_it_reads_the_size_of_cells():
+    check_backbone(build_model("unet", channels=C, cells=True, **TINY["unet"]), C)
 
 
 def test_the_hybrid_keeps_it_too_when_it_reads_the_size_of_cells():

@@ -10,7 +10,8 @@ from sparsefield.profiling.flops import flops_per_point
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_a_cost_that_grows_with_its_width(name):
     settings = {"channels": 3, "dims": 2, **TINY[name]}
-    wider = {**settings, "width": 2 * settings["width"]}
+    twice = {"widths": "16,24"} if name == "unet" else {"width": 2 * settings["width"]}
+    wider = {**settings, **twice}
     narrow, wide = flops_per_point(name, **settings), flops_per_point(name, **wider)
     assert narrow < wide < 5 * narrow
 

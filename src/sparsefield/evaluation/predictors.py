@@ -15,7 +15,7 @@ from sparsefield.data.normalize import Normalizer
 from sparsefield.evaluation.task import Task
 from sparsefield.flow.noise import field_keys
 from sparsefield.inference.model import Model, draw_samples, posterior_mean
-from sparsefield.samplers import DEFAULT_SAMPLER, build_sampler
+from sparsefield.samplers import DEFAULT_SAMPLER, NoiseFields, build_sampler
 
 
 class Forecast(NamedTuple):
@@ -127,15 +127,29 @@ class ModelSamples:
 
     def sample(self, task: Task, number: int) -> tuple[Tensor, int]:
         """Return a sample (B, L, C), which its number determines, and its evaluations."""
-        noise = partial(start_noise, self.model, task, number)
         sampler, steps = self.config.sampler, self.config.steps
+
+        def noise(coords: Tensor) -> NoiseFields:
+            return partial(start_noise, self.model, task, number, coords=coords)
+
         return draw_samples(self.model, task.obs, task.coords, noise, sampler, steps, task.grids)
 
 
-def start_noise(model: Model, task: Task, number: int, step: int = 0) -> Tensor:
-    """Return the base noise (B, L, C) of a numbered sample; an item's depends on no other."""
+def start_noise(
+    model: Model, task: Task, number: int, step: int = 0, *, coords: Tensor | None = None
+) -> Tensor:
+    """Return the base noise (B, L, C) of a numbered sample; an item's depends on no other.
+
+    Args:
+        model: The model.
+        task: The task.
+        number: Number of the sample.
+        step: Number of the field of noise.
+        coords: Points (B, L, P); those of the task by default.
+    """
     keys = field_keys(task.seed, task.items, number, step)
-    return model.flow.noise(task.coords, task.truth.shape[-1], keys, task.observed)
+    points = task.coords if coords is None else coords
+    return model.flow.noise(points, task.truth.shape[-1], keys, task.observed)
 
 
 @dataclass(frozen=True)

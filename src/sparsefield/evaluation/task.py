@@ -130,7 +130,7 @@ def make_task(
         items=items,
         truth=truth,
         coords=coords,
-        obs=Observation(_take(coords, index), _take(truth, index)),
+        obs=Observation(_take(coords, index), _take(truth, index), grid=fields.shape),
         missing=torch.ones(truth.shape[:2], dtype=torch.bool).scatter(1, index, False),
         shape=fields.shape,
         observed=fields.shape,

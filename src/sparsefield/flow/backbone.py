@@ -39,6 +39,8 @@ class Claims:
             neither noisy values nor time, and observed values are not put into results.
         resolution_aware: The prediction takes `Query.cell` into account: it tells a mean over a
             small cell from a mean over a large one.
+        samples_on_grid: Samples are made on the observed grid; elsewhere their residual around
+            the mean is interpolated.
     """
 
     query_invariant: bool
@@ -46,6 +48,7 @@ class Claims:
     linear_cost: bool
     autoencoder: bool = False
     resolution_aware: bool = False
+    samples_on_grid: bool = False
 
 
 class Backbone(nn.Module, ABC):

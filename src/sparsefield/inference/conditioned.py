@@ -11,8 +11,10 @@ from torch import Tensor
 from sparsefield.core.checks import check_finite
 from sparsefield.data.cells import CellGrids, keep_means
 from sparsefield.data.conversion import SAME_POINT
+from sparsefield.data.grids import cell_centres
 from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
+from sparsefield.data.raster import cubic_at, is_grid
 from sparsefield.flow.backbone import Query, repeat_item
 from sparsefield.flow.flow import Flow
 from sparsefield.samplers import NoiseFields, Sampler
@@ -36,7 +38,9 @@ class Conditioned:
     def __init__(self, flow: Flow, normalizer: Normalizer, obs: Observation) -> None:
         self.flow, self.normalizer, self.obs = flow, normalizer, obs
         self.device = next(flow.parameters()).device
-        given = Observation(obs.coords, normalizer.apply(obs.values), valid=obs.valid)
+        given = Observation(
+            obs.coords, normalizer.apply(obs.values), valid=obs.valid, grid=obs.grid
+        )
         self.given = given.to(self.device, torch.float32)
         with torch.no_grad():
             self.encoded = flow.encode(self.given)
@@ -101,6 +105,37 @@ class Conditioned:
             physical = keep_means(physical, coords, obs, grids, clip)
         return clip(physical)
 
+    def where_sampled(self, located: "Located") -> "Located":
+        """Return the flow where samples at these points are made: there, or on the grid."""
+        grid = self.given.grid
+        if not self.flow.backbone.claims.samples_on_grid or grid is None:
+            return located
+        if is_grid(located.coords, grid) and located.plain:
+            return located
+        return self.at(cell_centres(grid).expand(len(self.obs.coords), -1, -1))
+
+    def carry(self, samples: Tensor, made: "Located", wanted: "Located", mean: Tensor) -> Tensor:
+        """Return samples at other points than those where they were made.
+
+        What they differ by from the mean is interpolated by cubic convolution and added to the
+        mean there.
+
+        Args:
+            samples: Samples (S, L, C) on the grid, in physical units.
+            made: Where they were made.
+            wanted: Where they are wanted.
+            mean: Mean (1, L', C) there, in physical units.
+        """
+        if made is wanted:
+            return samples
+        assert self.given.grid is not None, "samples are carried from a grid"
+        start = torch.zeros(*made.coords.shape[:2], self.obs.channels)
+        own = self.to_physical(made.mean(start), made.coords, None)
+        residual = (samples - own).transpose(1, 2).unflatten(2, self.given.grid)
+        carried = cubic_at(residual, wanted.coords.expand(len(samples), -1, -1))[0]
+        values = self.normalizer.clip(mean + carried)
+        return copy_observed(values, wanted.coords, self.obs) if wanted.plain else values
+
 
 class Located:
     """A conditioned flow at fixed points; what the points add is computed here, once.
@@ -118,6 +153,11 @@ class Located:
         self.query = Query(places, given.given, side)
         with torch.no_grad():
             self.prepared = given.flow.prepare(self.query, given.encoded)
+
+    @property
+    def plain(self) -> bool:
+        """Whether means over cells like those observed are asked for."""
+        return self.grids is None or self.grids.observed == self.grids.asked
 
     @torch.no_grad()
     def mean(self, noise: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """A loaded model: condition it on observations, and ask for the field anywhere."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +137,7 @@ def draw_samples(
     model: Model,
     obs: Observation,
     coords: Tensor,
-    noise: NoiseFields,
+    noise: Callable[[Tensor], NoiseFields],
     sampler: str,
     steps: int,
     grids: CellGrids | None = None,
@@ -147,10 +148,18 @@ def draw_samples(
         model: The model.
         obs: Batched observations in physical units.
         coords: Points (B, L, P).
-        noise: Returns independent fields of the flow's source noise (B, L, C) by their number.
+        noise: Returns, for points (B, L, P), what returns independent fields of the flow's source
+            noise (B, L, C) there by their number.
         sampler: Key of SAMPLERS, with settings as `build_sampler` takes them.
         steps: Steps of the sampler.
         grids: As in `posterior_mean`.
     """
     given = Conditioned(model.flow, model.spec.normalizer, obs)
-    return given.at(coords, grids).sample(noise, build_sampler(sampler, steps))
+    located = given.at(coords, grids)
+    made = given.where_sampled(located)
+    samples, nfe = made.sample(noise(made.coords), build_sampler(sampler, steps))
+    if made is located:
+        return samples, nfe
+    start = torch.zeros(*coords.shape[:2], obs.channels)
+    mean = given.to_physical(located.mean(start), coords, grids)
+    return given.carry(samples, made, located, mean), nfe

@@ -154,7 +154,7 @@ class Posterior:
         sampler = check_sampler(sampler)
         located = self._given.at(at.coords[None], self._cells(at))
         mean = self._mean_of(located, seed)
-        samples, each = self._samples_of(located, n, sampler, seed)
+        samples, each = self._samples_of(located, mean, n, sampler, seed)
         factor, spent = self.inflation
         if spent:
             samples = self._spec.normalizer.clip(inflate(samples, mean, factor))
@@ -238,25 +238,27 @@ class Posterior:
         return mean[0]
 
     def _samples_of(
-        self, located: Located, n: int, sampler: Sampler, seed: int
+        self, located: Located, mean: Tensor, n: int, sampler: Sampler, seed: int
     ) -> tuple[Tensor, int]:
-        """Return samples (S, L, C) and the evaluations that each took."""
+        """Return samples (S, L, C) around a mean (L, C) and the evaluations that each took."""
         possible = self._possible(n, seed)[1:] if self.obs.noise is not None else None
+        base = self._given.where_sampled(located)
         parts, most = [], 0
-        for group in _in_groups(n, located.coords.shape[1]):
-            points = located.coords.expand(len(group), -1, -1)
+        for group in _in_groups(n, base.coords.shape[1]):
+            points = base.coords.expand(len(group), -1, -1)
             noise = self._noise(points, seed, group)
             if possible is None:
-                part, nfe = located.sample(noise, sampler, len(group))
+                part, nfe = base.sample(noise, sampler, len(group))
             else:
                 given = self._condition([possible[sample] for sample in group])
-                part, nfe = given.at(points, located.grids).sample(noise, sampler)
+                part, nfe = given.at(points, base.grids).sample(noise, sampler)
             parts.append(part)
             most = max(most, nfe)
-        return torch.cat(parts), most
+        return self._given.carry(torch.cat(parts), base, located, mean[None]), most
 
     def _condition(self, exact: Sequence[Observation]) -> Conditioned:
-        return Conditioned(self._flow, self._spec.normalizer, Observation.stack(exact))
+        placed = [obs.on_grid(self.grid) for obs in exact]
+        return Conditioned(self._flow, self._spec.normalizer, Observation.stack(placed))
 
     def _possible(self, n: int, seed: int) -> list[Observation]:
         """Return the expected true values at the measured points, and n samples of them."""

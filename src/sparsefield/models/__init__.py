@@ -18,6 +18,7 @@ from sparsefield.models.mamba_cross import MambaCrossAttention
 from sparsefield.models.mamba_perceiver import BidirectionalMambaPerceiver
 from sparsefield.models.perceiver_io import PerceiverIO
 from sparsefield.models.transformer import TransformerCrossAttention
+from sparsefield.models.unet import UNetHybrid
 
 MODELS: dict[str, type[Backbone]] = {
     "v1": MambaCrossAttention,
@@ -26,6 +27,7 @@ MODELS: dict[str, type[Backbone]] = {
     "perceiver_io": PerceiverIO,
     "transformer": TransformerCrossAttention,
     "hybrid": LocalMambaHybrid,
+    "unet": UNetHybrid,
     "ginr": MambaGINR,
     "ginr_fourier": FourierMambaGINR,
     "ginr_scent": ScentMambaGINR,

@@ -117,7 +117,9 @@ class TrainingBatches:
             x_1=_take(sought.values, targets),
             u=u,
             coords=coords,
-            obs=Observation(_take(known.coords, observed), _take(known.values, observed)),
+            obs=Observation(
+                _take(known.coords, observed), _take(known.values, observed), grid=seen.shape
+            ),
             cell=torch.full((len(items),), cell),
         )
 

@@ -18,7 +18,8 @@ ADMITTED = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 GREY = ("1", "L", "LA", "La")
 COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 
-_EXIF_ORIENTATION = 0x0112
+# The tag of EXIF that says how an image is turned; pixels of this alpha and less are missing.
+ORIENTATION, KNOWN_ALPHA = 0x0112, 127
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -74,7 +75,7 @@ def values_and_known(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
             wide = wide_values(image, where)
             known = np.isfinite(wide) & _opaque_wide(image)
             return np.where(known, wide, 0).astype(np.float32)[..., None], known
-        known = np.asarray(image.convert("RGBA"))[..., 3] > 127
+        known = np.asarray(image.convert("RGBA"))[..., 3] > KNOWN_ALPHA
         pixels = np.asarray(_plain(image))
         return pixels.reshape(*known.shape, -1).astype(np.float32) / 255, known
 
@@ -144,7 +145,7 @@ def _open(data: bytes, where: str) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     orientation = 1
     with suppress(Exception):  # metadata that no one can read turn no image
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(ORIENTATION, 1)
     if orientation not in _UPRIGHT:
         return image
     turned = image.transpose(_UPRIGHT[orientation])
