@@ -33,7 +33,7 @@ Report = dict[str, Any]
 def main() -> int:
     if "--check" not in sys.argv[1:]:
         plot_attention(read("scan_attention"))
-    return update(PAGE, "scan_report.py", {"": render_all})
+    return update(PAGE, "scan_report.py", {"": render_all, "threads": render_threads})
 
 
 def render_all() -> str:
@@ -49,6 +49,25 @@ def render_all() -> str:
         render_sparse(read("models_sparse")),
     ]
     return "\n\n".join(parts)
+
+
+def render_threads() -> str:
+    """Write what neighbours do to one thread and to several as a table."""
+    report = read("threads")
+    rows = [
+        [
+            str(row["neighbours"]),
+            str(row["others"]),
+            f"({row['shape'].replace('x', ', ')})",
+            *(f"{1e3 * row['seconds'][name]:,.0f}" for name in ("one", "always", "judged")),
+            f"{row['seconds']['judged'] / row['seconds']['one']:.2f}",
+        ]
+        for row in report["rows"]
+    ]
+    titles = ["busy neighbours", "others running", "(B, L, D, N)", "one thread, ms"]
+    titles += [f"{report['threads']} always, ms", "judged, ms", "judged over one"]
+    place = f"{report['device']}, PyTorch {report['torch']}, mean of {report['rounds']} turns"
+    return f"Forward and backward; {place}.\n\n{markdown(titles, rows)}"
 
 
 def head(report: Report) -> str:

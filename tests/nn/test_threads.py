@@ -230,3 +230,83 @@ def test_what_a_signals_handler_raises_reaches_the_caller(make, alarm, team, thr
             signal.setitimer(signal.ITIMER_REAL, delays.uniform(2e-4, 3e-3))
             while len(alarm) < number:
                 call()
+
+
+MS = 1_000_000
+
+
+def ended_call(first_idle, started, done, seconds_in_all, tasks=8, lateness=0):
+    """Return the queue of a call that ended now, as two threads leave it; times in ms."""
+    queue = threads._queue(tasks, tasks)
+    queue[threads.BEGAN] = time.monotonic_ns() - seconds_in_all * MS
+    queue[threads.FIRST_IDLE], queue[threads.LATENESS] = first_idle * MS, lateness * MS
+    queue[threads.STARTED], queue[threads.DONE_BY_THEN] = started, done
+    return queue
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    """A judge on a machine where nothing else runs."""
+    monkeypatch.setattr(threads, "_running_others", lambda: 0)
+    monkeypatch.setattr(threads, "_judge", threads._Judge())
+    return threads._judge
+
+
+def test_two_threads_that_share_the_work_go_on(judge):
+    judge.see(ended_call(first_idle=50, started=2, done=7, seconds_in_all=55))
+    assert not judge.prefers_one()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        # all done by one thread, the other began after that
+        {"first_idle": 100, "started": 1, "done": 8, "seconds_in_all": 160},
+        # both began, and one was kept from finishing its last range
+        {"first_idle": 50, "started": 2, "done": 7, "seconds_in_all": 400},
+        # the other one began late, and little was left for it
+        {"first_idle": 100, "started": 2, "lateness": 95, "done": 8, "seconds_in_all": 140},
+    ],
+)
+def test_after_a_call_that_lost_one_thread_works_for_thirty_times_the_loss(judge, call):
+    judge.see(ended_call(**call))
+    assert judge.prefers_one()
+    worked = call["first_idle"] * call["started"] - call.get("lateness", 0)
+    lost = call["seconds_in_all"] - worked * 16 / (8 + call["done"])
+    wait = (judge.alone_until - time.monotonic_ns()) / MS
+    assert wait == pytest.approx(threads.PENALTY * lost, rel=0.2)
+
+
+def test_one_thread_works_alone_where_no_processor_is_free(judge, monkeypatch, thread_count):
+    thread_count(2)
+    monkeypatch.setattr(threads, "_running_others", lambda: threads.os.cpu_count())
+    calls = []
+    run_in_threads(as_kernel(lambda *call: calls.append(call)), 24)
+    assert calls == [(0, 0, 24)]
+    judge.next_look = judge.alone_until = 0
+    monkeypatch.setattr(threads, "_running_others", lambda: threads.os.cpu_count() - 1)
+    assert not judge.prefers_one()
+
+
+def test_torch_works_alone_as_well_and_other_threads_do_not_notice(judge, thread_count):
+    if threads._openmp_of_torch() is None:
+        pytest.skip("torch's OpenMP runtime cannot be called here")
+    thread_count(3)
+    judge.alone_until = time.monotonic_ns() + 10**12
+    with ThreadPoolExecutor(1) as pool, pytest.raises(Alarm), threads.alone_when_busy():
+        assert torch.get_num_threads() == 1
+        assert pool.submit(torch.get_num_threads).result() != 1
+        raise Alarm
+    assert torch.get_num_threads() == 3
+
+
+def test_a_call_measures_itself(judge, team, thread_count):
+    """The second thread sleeps in its range: one alone would have been faster."""
+    thread_count(2)
+
+    def work(worker, start, stop):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.2)
+
+    run_in_threads(as_kernel(work), 8)
+    assert judge.alone_until > time.monotonic_ns()

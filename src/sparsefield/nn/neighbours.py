@@ -11,7 +11,12 @@ from torch import Tensor
 from sparsefield.core.errors import InputError
 from sparsefield.nn.checks import check_tensors
 from sparsefield.nn.compiled import AVAILABLE, compiled
-from sparsefield.nn.scan.cpu.threads import finish, run_in_threads, take_range
+from sparsefield.nn.scan.cpu.threads import (
+    finish,
+    run_in_threads,
+    take_range,
+    take_worker,
+)
 
 DENSE_ENTRIES = 2**24  # distances in memory at a time
 TREE_POINTS = 2**12  # about where the tree overtakes the sort
@@ -110,6 +115,7 @@ def _sort(queue: Any, coords: Any, context: Any, valid: Any, index: Any, reached
     points = context.shape[2]
     distance, order = np.empty(points), np.empty(points, np.int32)
     bins, ends = np.empty(points, np.int32), np.empty(BINS + 1, np.int32)
+    take_worker(queue)
     start, stop = take_range(queue)
     while start < stop:
         for task in range(start, stop):

@@ -26,7 +26,12 @@ from sparsefield.nn.local_attention.rows import (
     total,
 )
 from sparsefield.nn.scan.cpu.simd import LANES, LOG2_E, at_least, exp2, load, splat, store
-from sparsefield.nn.scan.cpu.threads import finish, run_in_threads, take_range
+from sparsefield.nn.scan.cpu.threads import (
+    finish,
+    run_in_threads,
+    take_range,
+    take_worker,
+)
 
 LOWEST = float(np.finfo(np.float32).min)
 ROW = 4 * WIDTH  # bytes
@@ -174,6 +179,7 @@ def _forward(queue: Any, inputs: Any, y: Any, log_sum: Any) -> None:
     """Attend from the queries of a queue, counted over all items; y starts at zero."""
     heads, places = y.shape[2], _places(inputs.neighbours.shape[1])
     offsets, scores = np.zeros(places, np.int64), np.empty((heads, places), np.float32)
+    take_worker(queue)
     start, stop = take_range(queue)
     while start < stop:
         for query in range(start, stop):
@@ -239,6 +245,7 @@ def _backward(queue: Any, inputs: Any, grad: Any) -> None:
     parts, places = grad.k.shape[1], _places(inputs.neighbours.shape[1])
     offsets, weights = np.zeros(places, np.int64), np.empty((heads, places), np.float32)
     grads = np.empty_like(weights)
+    take_worker(queue)
     start, stop = take_range(queue)
     while start < stop:
         for task in range(start, stop):

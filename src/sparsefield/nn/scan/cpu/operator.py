@@ -13,7 +13,7 @@ from sparsefield.nn.scan.cpu import kernels
 from sparsefield.nn.scan.cpu.layout import CHUNK, ROW, TILE_ROWS, Gradients, Scan, Tokens
 from sparsefield.nn.scan.cpu.memory import on_huge_pages
 from sparsefield.nn.scan.cpu.simd import LANES, LOG2_E
-from sparsefield.nn.scan.cpu.threads import run_in_threads
+from sparsefield.nn.scan.cpu.threads import alone_when_busy, run_in_threads
 from sparsefield.nn.scan.operator import (
     BACKWARD,
     FORWARD,
@@ -124,6 +124,7 @@ def _new_saved(x: ScanInputs, save: bool) -> Tensor:
     device_types="cpu",
     schema=FORWARD,
 )
+@alone_when_busy()
 def _scan_op(save: bool, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, the last state, and (if asked to save) the state before every chunk."""
     x = ScanInputs(*args)
@@ -226,6 +227,7 @@ def _segment(tasks: int, x: ScanInputs) -> int:
     device_types="cpu",
     schema=BACKWARD,
 )
+@alone_when_busy()
 def _backward_op(dy: Tensor, dstate: Tensor | None, saved: Tensor, *args: Any) -> list[Tensor]:
     """Return the gradients of all tensors of `ScanInputs`, in its order."""
     x = ScanInputs(*args)
