@@ -292,7 +292,7 @@ class Observation:
 
     def on_grid(self, grid: Sequence[int] | None) -> "Observation":
         """Return it as observations of cells of a grid with so many cells along each axis."""
-        return self._checked(*self._tensors, _grid(grid, self.dims), self.frame)
+        return self._checked(*self._tensors, _grid(grid, self.dims), self.frame, self.quantities)
 
     def repeat(self, draws: int) -> "Observation":
         """Return the batch repeated for S draws, shape (S B, M, ...), draw by draw.
