@@ -147,7 +147,7 @@ def test_an_output_never_replaces_its_input(cli, checkpoint):
 def test_a_wrong_suffix_is_refused_before_any_work(cli, monkeypatch):
     monkeypatch.setattr("sparsefield.inference.model.load", None)
     Image.fromarray(PIXELS).save("in.png")
-    seen = cli("reconstruct", "in.png", "--out", "out.jpg")
+    seen = cli("reconstruct", "in.png", "--out", "out.gif")
     assert seen.code == 2 and "the suffix must be .png or .npz" in seen.err
     assert cli("reconstruct", "in.gif", "--out", "out.png").code == 2
     seen = cli("reconstruct", "absent.png", "--out", "out.png")
@@ -229,6 +229,6 @@ def test_terminals_of_ascii_alone_are_written_to(tmp_path):
     table = run("evaluate", "baselines", "--data", str(data), "--baselines", "nearest")
     assert table.returncode == 0, table.stderr
     assert "nearest" in table.stdout
-    refused = run("reconstruct", "größe.png", "--out", "größe.jpg")
+    refused = run("reconstruct", "größe.png", "--out", "größe.gif")
     assert refused.returncode == 2
     assert "cannot write gr" in refused.stderr

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 
 def command(
-    input: Annotated[Positional[Path], arg(metavar="INPUT")],
+    input: Annotated[Positional[tuple[Path, ...]], arg(metavar="INPUT ...")],
     out: Annotated[Path, arg(metavar="FILE")],
     model: options.ModelName = "default",
     coords: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None,
     value: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None,
     noise: Annotated[float | str | None, arg(metavar="SIGMA|NAME")] = None,
     density: Annotated[float | None, arg(metavar="D")] = None,
+    mask: Annotated[Path | None, arg(metavar="FILE")] = None,
+    mask_colour: Annotated[str | None, arg(metavar="COLOUR")] = None,
     size: options.Size = None,
     samples: options.Samples = 0,
     sampler: options.SamplerName = options.DEFAULT_SAMPLER,
@@ -49,8 +51,9 @@ def command(
 
     Args:
         input: What was observed. It is never overwritten.
-        out: Where the field goes. There are quantiles at those of the levels 0.05, 0.25, 0.5,
-            0.75 and 0.95 that so many samples tell.
+        out: Where the field goes; the folder, for several inputs. An image made from an image
+            keeps its greys, bits, colour profile and metadata. There are quantiles at those of
+            the levels 0.05, 0.25, 0.5, 0.75 and 0.95 that so many samples tell.
         coords: Columns or arrays with the coordinates, in the order of the grid's axes, where
             they have other names than those above.
         value: Columns or arrays with the channels, where not all others are meant.
@@ -59,6 +62,9 @@ def command(
             reproduced exactly, but for --own-cells.
         density: Fraction, in (0, 1], of the pixels of an image that counts as observed, chosen at
             random: for an image without transparent pixels.
+        mask: Image of the same size that is white or transparent where pixels are missing.
+        mask_colour: Missing pixels have this colour, as red or #ff0000: in the mask if there is
+            one, else in the image.
         size: Grid of the result; by default the image's, or the one the model was trained on.
         nfe: Evaluations of the network to spend, in place of samples and steps: 1 for the mean,
             up to 20 for one sample, more for samples and their mean, which an image then shows.
@@ -67,35 +73,96 @@ def command(
         recalibrate: Scale the standard deviation of the samples to the errors at held-out
             observations.
     """
-    from sparsefield.data.formats import need_handler, write_field
-    from sparsefield.data.formats.guard import regular_file
-
-    need_handler(out, "field")
-    need_handler(input, "observation")
-    regular_file(input)
+    targets = _targets(input, out)
 
     from sparsefield.core.devices import choose_device
-    from sparsefield.data.formats.reading import read
     from sparsefield.data.query import Grid
     from sparsefield.inference.model import load
 
     ask = _Request(samples, sampler, steps, nfe, recalibrate, seed)
     ask.check()
-    obs = read(input, coords=coords, value=value, noise=noise, density=density, seed=seed)
+    read = _Reading(coords, value, noise, density, seed, mask, mask_colour)
+    first = read(input[0])
     loaded = load(model, choose_device(device))
-    obs = _fit(obs, loaded)
-    shape = _shape(size, obs, loaded)
-    _check_memory(shape, loaded, samples)
-    with count_fields("points", math.prod(shape)) as progress:
-        posterior = loaded.condition(obs, chunk=chunk, progress=progress)
-        field = ask.answer(posterior, Grid(*shape, native=own_cells))
-    shown = {} if nfe is None else {"estimate": field.on_grid(field.estimate)}
-    write_field(out, field.arrays() | shown)
-    cells = " x ".join(map(str, shape))
-    print(f"{out}: {cells} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}")
-    if recalibrate:
-        print(f"standard deviation of the samples scaled by {field.inflation:.3f}")
+    for path, target in zip(input, targets, strict=True):
+        obs = _fit(first if path == input[0] else read(path), loaded)
+        shape = _shape(size, obs, loaded)
+        _check_memory(shape, loaded, samples)
+        with count_fields("points", math.prod(shape)) as progress:
+            posterior = loaded.condition(obs, chunk=chunk, progress=progress)
+            field = ask.answer(posterior, Grid(*shape, native=own_cells))
+        _write(field, path, target, nfe is not None)
+        cells = " x ".join(map(str, shape))
+        done = f"{cells} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}"
+        print(f"{target}: {done}")
+        if recalibrate:
+            print(f"standard deviation of the samples scaled by {field.inflation:.3f}")
     return 0
+
+
+def _targets(inputs: tuple[Path, ...], out: Path) -> list[Path]:
+    """Return where each result goes, if all can be read and written; before any work."""
+    from sparsefield.core.paths import refuse_overwriting
+    from sparsefield.data.formats import need_handler
+    from sparsefield.data.formats.guard import regular_file
+
+    if not inputs:
+        raise InputError("name a file with what was observed")
+    targets = [out] if len(inputs) == 1 else [out / path.name for path in inputs]
+    if len(set(targets)) < len(targets):
+        raise InputError(f"two inputs have one name, and would be one file in {out}")
+    for path, target in zip(inputs, targets, strict=True):
+        if not (_is_image(path) and _is_image(target)):
+            need_handler(target, "field")
+        need_handler(path, "observation")
+        regular_file(path)
+    refuse_overwriting(targets, list(inputs))
+    return targets
+
+
+def _is_image(path: Path) -> bool:
+    from sparsefield.data.formats import IMAGE_SUFFIXES
+
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _write(field: "Field", source: Path, target: Path, estimated: bool) -> None:
+    """Write a field; as an image like its source, where both are images of one size."""
+    from sparsefield.data.formats import write_field
+    from sparsefield.data.formats.images import image_size, save_like
+
+    shown = {"estimate": field.on_grid(field.estimate)} if estimated else {}
+    arrays = field.arrays() | shown
+    if _is_image(source) and _is_image(target) and image_size(source) == field.shape:
+        save_like(target, arrays.get("estimate", arrays["mean"]), source)
+    else:
+        write_field(target, arrays)
+
+
+class _Reading(NamedTuple):
+    """How what was observed is to be read, as the options say it."""
+
+    coords: tuple[str, ...] | None
+    value: tuple[str, ...] | None
+    noise: float | str | None
+    density: float | None
+    seed: int
+    mask: Path | None
+    mask_colour: str | None
+
+    def __call__(self, path: Path) -> "Observation":
+        """Read a file."""
+        from sparsefield.data.formats.images import read_image
+        from sparsefield.data.formats.reading import read
+
+        if self.mask is None and self.mask_colour is None:
+            names = {"coords": self.coords, "value": self.value}
+            return read(path, **names, noise=self.noise, density=self.density, seed=self.seed)
+        if not _is_image(path):
+            raise InputError(f"{path}: a mask belongs to an image")
+        if isinstance(self.noise, str):
+            raise InputError(f"{path}: the noise of an image is a number, not '{self.noise}'")
+        return read_image(path, mask=self.mask, mask_colour=self.mask_colour, noise=self.noise)
 
 
 class _Request(NamedTuple):

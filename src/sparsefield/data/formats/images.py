@@ -194,6 +194,12 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
     write_atomically(Path(path), encoded.save)
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Return height and width of an image, upright."""
+    with opened(read_bytes(path), str(path)) as image:
+        return image.height, image.width
+
+
 def save_like(path: Path, image: np.ndarray, original: Path) -> None:
     """Write values in [0, 1] (H, W, C) as an image that keeps what another one is.
 
