@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sparsefield.baselines.kriging import NO_VARIANCE
+
 MEAN = {"psnr", "psnr_missing", "ssim", "mse", "mae", "speckle"}
 COVERAGE = {"coverage50", "coverage80", "coverage90", "coverage95"}
 SAMPLES = COVERAGE | {
@@ -19,6 +21,23 @@ def report(cli, *arguments):
     seen = cli("evaluate", *arguments, "--json", "out.json")
     assert seen.code == 0, seen.err
     return json.loads(Path("out.json").read_text()), seen.out
+
+
+@pytest.mark.parametrize("command", [("evaluate", "baselines"), ("compare",)])
+def test_what_was_done_to_points_a_baseline_cannot_take_is_said(cli, command):
+    """One measurement per field determines no variogram and no spline."""
+    np.save("some.npy", np.random.default_rng(0).random((5, 6, 7, 1), dtype=np.float32))
+    data = ("--data", "some.npy", "--split", "all", "--channels", "last", "--density", "0.024")
+    seen = cli(*command, *data, "--baselines", "kriging,tps,nearest", "--json", "out.json")
+    assert seen.code == 0, seen.err
+    report = json.loads(Path("out.json").read_text())
+    rows = report["baselines"] if command[0] == "evaluate" else report["contestants"]
+    found = {name: row.get("mean", row).get("notes") for name, row in rows.items()}
+    constant = "tps needs two places; the value is constant"
+    assert found == {"kriging": {NO_VARIANCE: 5}, "tps": {constant: 5}, "nearest": None}
+    assert f"kriging: {NO_VARIANCE} (5 of 5 fields)" in seen.out
+    assert f"tps: {constant} (5 of 5 fields)" in seen.out
+    assert "BaselineWarning" not in seen.err
 
 
 def test_model_samples_and_baselines_in_one_report(cli, checkpoint):

@@ -144,6 +144,43 @@ def test_an_output_never_replaces_its_input(cli, checkpoint):
     assert model.read_bytes() == weights
 
 
+COMMANDS_WITH_OUTPUT = [
+    ("evaluate", "{run}", "--data", "data.npy", "--json"),
+    ("compare", "ours={run}", "nearest={file}", "--data", "data.npy", "--json"),
+    ("compare", "{run}", "--data", "data.npy", "--json"),
+    ("superres", "{run}", "--data", "data.npy", "--json"),
+    ("reconstruct", "in.png", "--model", "{run}", "--density", "0.5", "--out"),
+    ("bench", "model", "--presets", "{run}/config.toml", "--json"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS_WITH_OUTPUT, ids=lambda command: command[0])
+def test_no_file_of_a_run_that_is_read_is_replaced(cli, checkpoint, command):
+    Image.fromarray(PIXELS[..., :3]).save("in.png")
+    run = Path("run")
+    run.mkdir()
+    file = checkpoint("run/best.safetensors")
+    for name in ("config.json", "config.toml", "metrics.jsonl", "picture.png"):
+        (run / name).write_text("{}")
+    out = run / ("config.toml" if command[0] == "bench" else "config.json")
+    if command[0] == "reconstruct":
+        out = run / "picture.png"
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    seen = cli(*(word.format(run=run, file=file) for word in command), out)
+    assert seen.code == 2
+    assert "is the input" in seen.err and seen.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_new_file_beside_those_of_a_run_is_written(cli, checkpoint):
+    Path("run").mkdir()
+    checkpoint("run/best.safetensors")
+    command = ("evaluate", "run", "--data", "data.npy", "--baselines", "nearest", "--json")
+    seen = cli(*command, "run/scores.json")
+    assert seen.code == 0, seen.err
+    assert Path("run/scores.json").is_file()
+
+
 def test_a_wrong_suffix_is_refused_before_any_work(cli, monkeypatch):
     monkeypatch.setattr("sparsefield.inference.model.load", None)
     Image.fromarray(PIXELS).save("in.png")

@@ -33,6 +33,8 @@ COMMANDS = {
 
 # Options that name what is written; all others name what is read, if it is a file.
 OUTPUTS = ("out", "json", "figure", "figures", "run")
+# Options that may name a folder whose files are read.
+FOLDERS = ("data", "model", "models")
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -88,7 +90,7 @@ def _guarded(command: Callable[..., int]) -> Callable[..., int]:
         given = _options(signature.bind(*args, **kwargs).arguments)
         outputs = [each for name in OUTPUTS for each in _paths(given.get(name))]
         inputs = [each for name in given if name not in OUTPUTS for each in _paths(given[name])]
-        folders = _paths(given.get("data"))
+        folders = [each for name in FOLDERS for each in _paths(given.get(name))]
         refuse_overwriting(outputs, [each for each in inputs if each.is_file()] + folders)
         return command(*args, **kwargs)
 
@@ -107,9 +109,10 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _paths(value: Any) -> list[Path]:
-    """Return the paths among an option's values; a name may be a path as well."""
+    """Return the paths among an option's values; a name may be a path, or one after LABEL=."""
     values = value if isinstance(value, tuple) else (value,)
-    return [Path(each) for each in values if isinstance(each, str | Path) and each != ""]
+    found = [str(each) for each in values if isinstance(each, str | Path)]
+    return [Path(part) for each in found for part in {each, each.partition("=")[2]} if part]
 
 
 def _show_remarks() -> None:

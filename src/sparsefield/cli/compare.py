@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from sparsefield.cli import options
 from sparsefield.cli.figures import need_matplotlib, write_figure
 from sparsefield.cli.progress import count_fields, duration
-from sparsefield.cli.tables import new_table, score_cells
+from sparsefield.cli.tables import footnotes, new_table, score_cells
 
 if TYPE_CHECKING:
     from sparsefield.data.dataset import FieldDataset
@@ -126,6 +126,8 @@ def _show(report: "Comparison") -> None:
     console.print(_mean_table(report))
     if any(method.samples for method in report.methods.values()):
         console.print(_sample_table(report))
+    for line in footnotes({name: each.mean for name, each in report.methods.items()}, head.n):
+        console.print(line, highlight=False, markup=False)
     console.print(
         f"* differs from {report.reference}: paired bootstrap over fields, "
         f"{report.comparisons} comparisons, Holm at 5 % in all. Runs with another training "

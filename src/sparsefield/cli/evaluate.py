@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 from sparsefield.cli import options
 from sparsefield.cli.figures import check_figure, write_figure
 from sparsefield.cli.progress import count_fields, duration
-from sparsefield.cli.tables import numbers, sampler_table, score_table
+from sparsefield.cli.tables import footnotes, numbers, sampler_table, score_table
 from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -185,6 +185,8 @@ def _show(report: "Evaluation") -> None:
     )
     rows = {str(head.model): report.mean} if report.mean else {}
     console.print(score_table({name: numbers(x) for name, x in (rows | baselines).items()}))
+    for line in footnotes(baselines, head.n):
+        console.print(line, highlight=False, markup=False)
     for line in _describe_samples(report.samples) if report.samples else []:
         console.print(line)
     if report.nfe:

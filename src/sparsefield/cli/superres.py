@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 from sparsefield.cli import options
 from sparsefield.cli.figures import check_figure, write_figure
 from sparsefield.cli.progress import count_fields, duration
-from sparsefield.cli.tables import FORMATS, numbers, score_table
+from sparsefield.cli.tables import FORMATS, footnotes, numbers, score_table
 from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def _show(report: "SuperresReport") -> None:
     for size, part in report.sizes.items():
         console.print(f"\n{size} x {size}", style="bold")
         _show_size(console, str(head.model), part)
+        for line in footnotes(part.baselines, head.n):
+            console.print(line, markup=False)
     console.print(
         f"\nbicubic: the model's own {side} x {side} mean, enlarged; detail: energy beyond "
         f"{side // 2} cycles per image over the truth's; artefact: energy at the frequencies of "

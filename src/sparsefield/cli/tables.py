@@ -1,5 +1,6 @@
 """The tables of scores that evaluations print."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ FORMATS = {
     "artefact": ".2f",
     "seconds": ".1f",
 }
+# Notes on a method that are printed.
+NOTES = 3
 # Score of samples -> title, format, factor.
 SAMPLER_COLUMNS = {
     "psnr": ("PSNR of one sample", ".2f", 1),
@@ -69,6 +72,18 @@ def numbers(summary: "Summary") -> dict[str, str]:
     if summary.seconds is not None:
         cells["seconds"] = format(summary.seconds, FORMATS["seconds"])
     return cells
+
+
+def footnotes(summaries: Mapping[str, "Summary | None"], items: int) -> list[str]:
+    """Return a line for each of the most frequent notes on a method's predictions."""
+    lines = []
+    for name, summary in summaries.items():
+        notes = Counter((summary and summary.notes) or {})
+        common = notes.most_common(NOTES)
+        lines += [f"{name}: {text} ({count} of {items} fields)" for text, count in common]
+        if len(notes) > NOTES:
+            lines.append(f"{name}: {len(notes) - NOTES} other notes are in the JSON report")
+    return lines
 
 
 def score_table(rows: Mapping[str, Mapping[str, str]]) -> Table:

@@ -1,5 +1,6 @@
 """Checks of numbers that arrive from files and networks."""
 
+import numpy as np
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
@@ -21,3 +22,23 @@ def check_finite(what: str, values: Tensor, advice: str = "") -> Tensor:
     bad = int(values.numel() - values.isfinite().sum())
     message = f"{what} are not finite: {bad:,} of {values.numel():,} are NaN or infinite"
     raise InputError(f"{message}; {advice}" if advice else message)
+
+
+def refuse_empty_channels(missing: np.ndarray, name: str) -> None:
+    """Refuse values of several channels of which one holds no number at all.
+
+    Args:
+        missing: Which values are masked, NaN or infinite, (..., C).
+        name: What an error message calls the values.
+
+    Raises:
+        InputError: A channel is missing everywhere.
+    """
+    channels = missing.shape[-1]
+    empty = np.flatnonzero(missing.reshape(-1, channels).all(axis=0))
+    if channels > 1 and empty.size:
+        numbers = ", ".join(str(channel + 1) for channel in empty)
+        raise InputError(
+            f"{name}: nothing is known of channel {numbers} of {channels}, which is masked, NaN "
+            "or infinite everywhere; leave it out"
+        )

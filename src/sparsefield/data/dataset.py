@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefield.core.checks import refuse_empty_channels
 from sparsefield.core.errors import InputError, unknown_name
 from sparsefield.data.axes import CHANNELS, Channels, understand_axes
 from sparsefield.data.conversion import real_array
@@ -55,6 +56,7 @@ class FieldDataset:
 
     def _not_finite(self) -> InputError:
         bad = ~np.isfinite(self.values)
+        refuse_empty_channels(bad, self.name)
         items = np.flatnonzero(bad.reshape(len(self), -1).any(axis=1))
         count, missing = int(bad.sum()), int(np.isnan(self.values).sum())
         return InputError(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsefield.core.checks import refuse_empty_channels
 from sparsefield.core.errors import InputError
 from sparsefield.data.conversion import ArrayLike, inside, real_tensor, split_mask, to_floating
 from sparsefield.data.frame import Frame
@@ -364,6 +365,7 @@ def _without_masked(coords: ArrayLike, values: ArrayLike) -> tuple[Tensor, Tenso
     _check_points(places, readings)
     partly = reading_mask.any(-1) & ~reading_mask.all(-1)
     if partly.any():
+        refuse_empty_channels(reading_mask, "values")
         raise InputError(
             f"values: {int(partly.sum())} of {partly.size} rows are masked in some channels only; "
             "mask the whole row, or observe each channel by itself"
@@ -458,6 +460,8 @@ def _check_finite(name: str, data: Tensor, valid: Tensor) -> None:
     bad = ~data.isfinite() & valid[..., None]
     if not bad.any():
         return
+    if name == "values":
+        refuse_empty_channels(bad[valid].cpu().numpy(), name)
     rows, total = int(bad.any(dim=-1).sum()), int(valid.sum())
     kind = "NaN" if data[bad].isnan().all() else "NaN or infinite"
     raise InputError(

@@ -39,7 +39,10 @@ class Evaluation:
 
 def evaluation(head: Head, method: Method | None, baselines: Mapping[str, Result]) -> Evaluation:
     """Return the report of a model, None for baselines alone, and of its baselines."""
-    summaries = {name: summarise(r.scores, seconds=r.seconds) for name, r in baselines.items()}
+    summaries = {
+        name: summarise(each.scores, seconds=each.seconds, notes=each.notes)
+        for name, each in baselines.items()
+    }
     if method is None:
         seconds = sum(result.seconds for result in baselines.values())
         return Evaluation(head, 0, seconds, baselines=summaries or None)

@@ -35,6 +35,7 @@ class Method:
         sampling: How the samples were made.
         seconds: Time that it took.
         nfe: Network evaluations per item, all samples together.
+        notes: What was done to items that the method cannot take as they are, and to how many.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Method:
     sampling: Sampling | None = None
     seconds: float = 0.0
     nfe: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
 
     def scores(self) -> Scores:
         """Return scores (N,) by name; those of samples that the mean has too as `sample_NAME`."""
@@ -62,7 +64,7 @@ class Method:
             self.model,
             checkpoint=self.checkpoint,
             parameters=self.parameters,
-            mean=summarise(self.mean) if self.mean else None,
+            mean=summarise(self.mean, notes=self.notes) if self.mean else None,
             samples=summarise(self.samples, self.sampling) if self.samples else None,
             seconds=self.seconds,
             nfe=self.nfe,
@@ -207,7 +209,7 @@ def measure_baselines(
 def _baseline(name: str, result: Result, sampled: int) -> Method:
     mean = {score: x for score, x in result.scores.items() if score not in FORECAST}
     forecast = {score: x[:sampled] for score, x in result.scores.items() if score in FORECAST}
-    method = Method("baseline", name, mean=mean, seconds=result.seconds)
+    method = Method("baseline", name, mean=mean, seconds=result.seconds, notes=result.notes)
     if forecast and sampled:
         method.samples, method.sampling = forecast, Sampling(sampled)
     return method

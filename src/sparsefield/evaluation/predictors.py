@@ -1,5 +1,6 @@
 """What predicts: the posterior mean of a model, its samples, a classical baseline."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefield.baselines.points import BaselineWarning
 from sparsefield.baselines.registry import reconstruct_baseline
 from sparsefield.core.errors import InputError
 from sparsefield.data.normalize import Normalizer
@@ -34,12 +36,14 @@ class Prediction:
         samples: Posterior samples (S, B, L, C).
         forecast: A Gaussian forecast as it stands, also where it leaves the range of values.
         nfe: Network evaluations per item that `samples` took, or `mean` where there are none.
+        notes: What was done to items that the method cannot take as they are, one for each.
     """
 
     mean: Tensor
     samples: Tensor | None = None
     forecast: Forecast | None = None
     nfe: int = 0
+    notes: tuple[str, ...] = ()
 
 
 Predictor = Callable[[Task], Prediction]
@@ -169,14 +173,17 @@ class Baseline:
         obs = task.obs
         noise = [None] * len(obs.coords) if obs.noise is None else obs.noise
         points = zip(obs.coords, obs.values, task.coords, noise, strict=True)
-        found = [
-            reconstruct_baseline(self.name, x.numpy(), y.numpy(), at.numpy(), noise=sigma)
-            for x, y, at, sigma in points
-        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BaselineWarning)  # the notes say the same
+            found = [
+                reconstruct_baseline(self.name, x.numpy(), y.numpy(), at.numpy(), noise=sigma)
+                for x, y, at, sigma in points
+            ]
         mean = _stack([each.mean for each in found])
         stds = [each.std for each in found if each.std is not None]
         forecast = Forecast(mean, _stack(stds)) if stds else None
-        return Prediction(self.normalizer.clip(mean), forecast=forecast)
+        notes = tuple(each.note for each in found if each.note)
+        return Prediction(self.normalizer.clip(mean), forecast=forecast, notes=notes)
 
 
 def _stack(arrays: list[np.ndarray]) -> Tensor:

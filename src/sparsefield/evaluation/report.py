@@ -1,6 +1,7 @@
 """Typed results: what was measured, and scores over all items."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,6 +95,8 @@ class Summary:
         sampling: How samples were made.
         calibration: Tables, where there are unobserved points.
         seconds: Time that it took, where that is part of the result.
+        notes: What was done to items that the method cannot take as they are, and to how many of
+            them; None if to none.
     """
 
     estimates: dict[str, Estimate] = field(metadata=INLINE)
@@ -101,6 +104,7 @@ class Summary:
     sampling: Sampling | None = field(default=None, metadata=INLINE)
     calibration: Calibration | None = None
     seconds: float | None = None
+    notes: dict[str, int] | None = None
 
     def __contains__(self, score: str) -> bool:
         """Tell whether there is a score of this name."""
@@ -116,7 +120,11 @@ class Summary:
 
 
 def summarise(
-    scores: Scores, sampling: Sampling | None = None, seconds: float | None = None
+    scores: Scores,
+    sampling: Sampling | None = None,
+    seconds: float | None = None,
+    *,
+    notes: Mapping[str, int] | None = None,
 ) -> Summary:
     """Return each score over all items with its interval."""
     estimates = {
@@ -126,7 +134,7 @@ def summarise(
     }
     tables = calibration_tables(scores)
     levels = reached_levels(scores) if tables else {}
-    return Summary(estimates, levels, sampling, tables, seconds)
+    return Summary(estimates, levels, sampling, tables, seconds, dict(notes or {}) or None)
 
 
 def _estimate(name: str, values: np.ndarray) -> Estimate | None:

@@ -1,8 +1,9 @@
 """The one evaluation loop: tasks, predictors, scorers."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -21,11 +22,13 @@ class Result:
         scores: Scores of the N items.
         seconds: Time that its predictions took.
         nfe: Network evaluations per item.
+        notes: What was done to items that the method cannot take as they are, and to how many.
     """
 
     scores: Scores
     seconds: float = 0.0
     nfe: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 def run(
@@ -72,14 +75,16 @@ def _run_part(
             prediction = predict(task)
             seconds = time.perf_counter() - start
             scores = {k: v for score in scorers for k, v in score(prediction, task).items()}
-            results[name].append(Result(scores, seconds, prediction.nfe))
+            notes = Counter(prediction.notes)
+            results[name].append(Result(scores, seconds, prediction.nfe, notes))
     return {name: _join(parts) for name, parts in results.items()}
 
 
 def _join(parts: Sequence[Result]) -> Result:
     """Put the results of successive items together."""
     scores = join_scores([part.scores for part in parts])
-    return Result(scores, sum(part.seconds for part in parts), parts[0].nfe)
+    notes = sum((part.notes for part in parts), Counter[str]())
+    return Result(scores, sum(part.seconds for part in parts), parts[0].nfe, notes)
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:

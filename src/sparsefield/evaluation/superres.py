@@ -350,7 +350,7 @@ def _only(scores: Scores, names: Sequence[str]) -> Scores:
 
 def _summary(result: Result, how: Sampling | None = None, *, timed: bool = False) -> Summary:
     scores = {name: part for name, part in result.scores.items() if name not in SPECTRAL}
-    return summarise(scores, how, result.seconds if timed else None)
+    return summarise(scores, how, result.seconds if timed else None, notes=result.notes)
 
 
 def _detail(rings: Mapping[str, np.ndarray], side: int) -> dict[str, float]:
