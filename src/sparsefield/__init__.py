@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from sparsefield.data.photographs import example
     from sparsefield.data.query import Grid, Points
     from sparsefield.inference.field import Field
-    from sparsefield.inference.model import Model, load
+    from sparsefield.inference.loading import load
+    from sparsefield.inference.model import Model
     from sparsefield.inference.posterior import Posterior
     from sparsefield.inference.reconstruction import reconstruct
+    from sparsefield.inference.universal import Interpolator
     from sparsefield.models import MODELS, build_model
     from sparsefield.samplers import SAMPLERS
 
@@ -30,6 +32,7 @@ __all__ = [
     "Frame",
     "Grid",
     "InputError",
+    "Interpolator",
     "Model",
     "Observation",
     "Points",
@@ -50,6 +53,7 @@ _HOMES = {
     "Frame": "data.frame",
     "Grid": "data.query",
     "InputError": "core.errors",
+    "Interpolator": "inference.universal",
     "MODELS": "models",
     "Model": "inference.model",
     "Observation": "data.observation",
@@ -58,7 +62,7 @@ _HOMES = {
     "SAMPLERS": "samplers",
     "build_model": "models",
     "example": "data.photographs",
-    "load": "inference.model",
+    "load": "inference.loading",
     "open_dataset": "data.dataset",
     "read": "data.formats.reading",
     "reconstruct": "inference.reconstruction",

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from sparsefield.data.observation import Observation
     from sparsefield.data.query import Grid
     from sparsefield.inference.field import Field
-    from sparsefield.inference.model import Model
-    from sparsefield.inference.posterior import Posterior
+    from sparsefield.inference.loading import AnyModel, AnyPosterior
 
 
 def command(
@@ -77,17 +76,18 @@ def command(
 
     from sparsefield.core.devices import choose_device
     from sparsefield.data.query import Grid
-    from sparsefield.inference.model import load
+    from sparsefield.inference.loading import load
 
     ask = _Request(samples, sampler, steps, nfe, recalibrate, seed)
     ask.check()
     read = _Reading(coords, value, noise, density, seed, mask, mask_colour)
     first = read(input[0])
     loaded = load(model, choose_device(device))
+    ask.check_fit(loaded)
     for path, target in zip(input, targets, strict=True):
         obs = _fit(first if path == input[0] else read(path), loaded)
         shape = _shape(size, obs, loaded)
-        _check_memory(shape, loaded, samples)
+        _check_memory(shape, obs.channels, samples)
         with count_fields("points", math.prod(shape)) as progress:
             posterior = loaded.condition(obs, chunk=chunk, progress=progress)
             field = ask.answer(posterior, Grid(*shape, native=own_cells))
@@ -186,11 +186,24 @@ class _Request(NamedTuple):
         if self.recalibrate and not self.samples and self.nfe is None:
             raise InputError("recalibration scales samples; ask for samples")
 
-    def answer(self, posterior: "Posterior", at: "Grid") -> "Field":
+    def check_fit(self, model: "AnyModel") -> None:
+        """Refuse options of flows for a model that is none."""
+        from sparsefield.inference.model import Model
+
+        if not isinstance(model, Model) and (self.nfe is not None or self.recalibrate):
+            raise InputError(
+                f"--nfe and --recalibrate are for flows; '{model.name}' states a calibrated "
+                "standard deviation in one evaluation"
+            )
+
+    def answer(self, posterior: "AnyPosterior", at: "Grid") -> "Field":
         """Return the mean, or samples as well."""
-        from sparsefield.inference.posterior import split_budget
+        from sparsefield.inference.posterior import Posterior, split_budget
         from sparsefield.samplers import build_sampler
 
+        if not isinstance(posterior, Posterior):
+            n = self.samples
+            return posterior.sample(at, n, seed=self.seed) if n else posterior.mean(at)
         samples = self.samples
         sampler = build_sampler(self.sampler, self.steps) if samples else None
         if self.nfe is not None:
@@ -216,25 +229,26 @@ def _document() -> None:
 _document()
 
 
-def _fit(obs: "Observation", model: "Model") -> "Observation":
+def _fit(obs: "Observation", model: "AnyModel") -> "Observation":
     """Return pixels with the channels of the model; other observations as they are."""
     from sparsefield.data.colour import match_channels
 
-    channels = model.spec.normalizer.channels
-    return obs if obs.grid is None else match_channels(obs, channels, model.name)
+    if obs.grid is None or model.channels is None:
+        return obs
+    return match_channels(obs, model.channels, model.name)
 
 
-def _shape(size: tuple[int, ...] | None, obs: "Observation", model: "Model") -> tuple[int, ...]:
-    dims = len(model.spec.shape)
-    if size is not None and len(size) != dims:
-        raise InputError(f"--size takes {dims} numbers here, not {len(size)}")
-    return size or obs.grid or model.spec.shape
+def _shape(size: tuple[int, ...] | None, obs: "Observation", model: "AnyModel") -> tuple[int, ...]:
+    usual = model.grid_for(obs)
+    if size is not None and len(size) != len(usual):
+        raise InputError(f"--size takes {len(usual)} numbers here, not {len(size)}")
+    return size or usual
 
 
-def _check_memory(shape: tuple[int, ...], model: "Model", samples: int) -> None:
+def _check_memory(shape: tuple[int, ...], channels: int, samples: int) -> None:
     from sparsefield.core.memory import check_memory, reconstruction_bytes
 
-    points, channels = math.prod(shape), model.spec.normalizer.channels
+    points = math.prod(shape)
     needed = reconstruction_bytes(points, len(shape), channels, samples)
     cells = " x ".join(map(str, shape))
     kind = f" with {samples} samples" if samples else ""

@@ -34,8 +34,13 @@ def local_context(
         noise: Noise variances (N,).
         centre: A position (P,).
     """
-    numbers = tree.query(centre, min(NEAREST, len(values)))[1]
+    numbers = nearest(tree, centre)
     return Context(np.asarray(tree.data)[numbers], values[numbers], noise[numbers])
+
+
+def nearest(tree: cKDTree, centre: np.ndarray) -> np.ndarray:
+    """Return the numbers (N,) of the observations nearest to a centre (P,)."""
+    return np.atleast_1d(tree.query(centre, min(NEAREST, tree.n))[1])
 
 
 def halve(coords: np.ndarray, numbers: np.ndarray, parts: int) -> list[np.ndarray]:

@@ -23,6 +23,7 @@ from sparsefield.models import build_model
 
 FORMAT = 1
 BUNDLED = Path(__file__).parent.parent / "weights"
+INTERPOLATORS = BUNDLED / "interpolators"
 SUMS = "SHA256SUMS"
 DEFAULT_MODEL = "default"
 # No number in a description is as large.
@@ -177,7 +178,7 @@ def load_checkpoint(path: Path) -> tuple[Flow, ModelSpec]:
             are not finite or do not fit its settings.
     """
     if path.parent == BUNDLED:
-        _check_bundled(path)
+        check_bundled(path)
     with _opened(path) as file:
         spec = _read_spec(path, file)
         # Before anything is allocated: a description can claim any size.
@@ -210,6 +211,11 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _read_spec(path: Path, file: Any) -> ModelSpec:
     metadata = file.metadata() or {}
+    if "universal" in metadata:
+        raise InputError(
+            f"{path} is an interpolator of scattered points, not a flow; it serves load, "
+            "reconstruct and evaluate"
+        )
     if "sparsefield" not in metadata:
         raise InputError(f"{path} holds weights, but not of a sparsefield model")
     try:
@@ -268,21 +274,22 @@ def write_sums() -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    lines = [f"{_file_hash(path)}  {path.name}\n" for path in bundled_models().values()]
-    write_text(BUNDLED / SUMS, "".join(lines))
+    for folder, models in ((BUNDLED, bundled_models()), (INTERPOLATORS, bundled_interpolators())):
+        lines = [f"{_file_hash(path)}  {path.name}\n" for path in models.values()]
+        write_text(folder / SUMS, "".join(lines))
 
 
-def _check_bundled(path: Path) -> None:
-    """Compare a bundled file with its line in SHA256SUMS.
+def check_bundled(path: Path) -> None:
+    """Compare a bundled file with its line in the SHA256SUMS beside it.
 
     Raises:
         InputError: They differ, or there is no such line.
     """
     try:
-        lines = (BUNDLED / SUMS).read_text().splitlines()
+        lines = (path.parent / SUMS).read_text().splitlines()
         sums = {name: value for value, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
-        raise InputError(f"{BUNDLED / SUMS} is missing or damaged; install again") from error
+        raise InputError(f"{path.parent / SUMS} is missing or damaged; install again") from error
     if path.is_file() and sums.get(path.name) != _file_hash(path):
         raise InputError(f"{path} is damaged: it is not the file that was bundled; install again")
 
@@ -298,7 +305,7 @@ def resolve(name: str | Path) -> Path:
     Raises:
         InputError: There is none.
     """
-    bundled = bundled_models()
+    bundled = bundled_models() | bundled_interpolators()
     if str(name) in bundled:
         return bundled[str(name)]
     path = Path(name)
@@ -316,5 +323,10 @@ def resolve(name: str | Path) -> Path:
 
 
 def bundled_models() -> dict[str, Path]:
-    """Return the checkpoints that ship with the package, by name."""
+    """Return the checkpoints of flows that ship with the package, by name."""
     return {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
+
+
+def bundled_interpolators() -> dict[str, Path]:
+    """Return the interpolators that ship with the package, by name."""
+    return {path.stem: path for path in sorted(INTERPOLATORS.glob("*.safetensors"))}

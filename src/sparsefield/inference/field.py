@@ -1,7 +1,7 @@
 """A reconstructed field: the result of everything above the flow."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ from sparsefield.data.formats.netcdf import to_dataset
 from sparsefield.data.frame import Frame
 from sparsefield.data.observation import Observation
 from sparsefield.data.query import Grid, Points
+from sparsefield.nn.mixture import Mixture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,9 +57,13 @@ class Field:
         mean: Posterior mean (L, C).
         at: The grid or the points.
         obs: The observations (M, P), (M, C).
-        std: Standard deviation (L, C) of the samples; None for fewer than two.
+        std: Standard deviation (L, C), of the samples or as the model states it; None for fewer
+            than two samples of a model that states none.
         samples: Posterior samples (S, L, C), or None.
         made: How it was made.
+        marginal: Distribution of the value at each point (L, C), of a model that states it.
+        field_std: Standard deviation (L, C) of the noise-free field, of a model that tells it from
+            that of a new value, which `std` then is.
     """
 
     mean: Tensor
@@ -68,6 +73,8 @@ class Field:
     std: Tensor | None = None
     samples: Tensor | None = None
     made: Provenance = UNKNOWN
+    marginal: Mixture | None = field(init=False, default=None)
+    field_std: Tensor | None = field(init=False, default=None)
 
     def __repr__(self) -> str:
         """Say what was reconstructed, without the numbers."""
@@ -126,10 +133,22 @@ class Field:
         """
         return self.mean if self.samples is None else self.samples.mean(0)
 
-    def quantiles(self, levels: Sequence[float] = LEVELS) -> Tensor:
-        """Return quantiles (Q, L, C) of the samples at every point.
+    def stating(self, marginal: Mixture, field_std: Tensor) -> "Field":
+        """Return the field with the distribution at each point, as its model states it.
 
-        Level q is the sample of rank `q (S + 1)`, between neighbouring ranks by linear
+        Args:
+            marginal: Distribution of a new value at each point (L, C).
+            field_std: Standard deviation of the noise-free field (L, C).
+        """
+        other = replace(self, std=marginal.std.to(self.mean.dtype))
+        object.__setattr__(other, "marginal", marginal)
+        object.__setattr__(other, "field_std", field_std)
+        return other
+
+    def quantiles(self, levels: Sequence[float] = LEVELS) -> Tensor:
+        """Return quantiles (Q, L, C) at every point: as the model states them, or of the samples.
+
+        Of samples, level q is the sample of rank `q (S + 1)`, between neighbouring ranks by linear
         interpolation and the outermost sample beyond them: a share q of truths lies below it where
         samples are calibrated. Levels below `1 / (S + 1)` or above `S / (S + 1)` take more
         samples: a 90 % interval takes 19.
@@ -138,17 +157,20 @@ class Field:
             levels: Q numbers between 0 and 1.
 
         Raises:
-            InputError: There are no samples, or a level is out of range.
+            InputError: There are neither, or a level is out of range.
 
         References:
             Sample quantiles in statistical packages (Hyndman & Fan, 1996), definition 6.
         """
-        if self.samples is None:
-            raise InputError("quantiles are those of samples; ask for samples")
         if not all(0 <= level <= 1 for level in levels):
             raise InputError(f"quantiles take levels from 0 to 1, not {list(levels)}")
-        found = np.quantile(self.samples.double().numpy(), list(levels), 0, method="weibull")
-        return torch.from_numpy(found).float()
+        if self.marginal is not None:
+            found = [self.marginal.quantile(level) for level in levels]
+            return torch.stack(found).to(self.mean.dtype)
+        if self.samples is None:
+            raise InputError("quantiles are those of samples; ask for samples")
+        ranked = np.quantile(self.samples.double().numpy(), list(levels), 0, method="weibull")
+        return torch.from_numpy(ranked).float()
 
     def on_grid(self, values: Tensor | None = None) -> np.ndarray:
         """Lay values out as an array (..., *shape, C).
@@ -168,14 +190,15 @@ class Field:
         """Return what there is to write, laid out on the grid if there is one.
 
         Returns:
-            `mean`, `coords` in the units of the frame and, with samples, `samples`, `std`,
-            `quantiles` and their `levels`: those of LEVELS that so many samples tell. `made` is
-            how it was made, as JSON; `channels` and `channel_units` are what the observations say
-            of their values. A frame adds `names` and `units` of its axes, and what was observed:
-            `stations` (M, P) and `readings` (M, C).
+            `mean`, `coords` in the units of the frame and, with samples or of a model that states
+            them, `samples`, `std`, `quantiles` and their `levels`: those of LEVELS, or of them
+            that so many samples tell. `made` is how it was made, as JSON; `channels` and
+            `channel_units` are what the observations say of their values. A frame adds `names` and
+            `units` of its axes, and what was observed: `stations` (M, P) and `readings` (M, C).
         """
         count = 0 if self.samples is None else len(self.samples)
-        levels = [level for level in LEVELS if 1 <= level * (count + 1) <= count]
+        stated = self.marginal is not None
+        levels = [level for level in LEVELS if stated or 1 <= level * (count + 1) <= count]
         parts = {
             "mean": self.mean,
             "std": self.std,

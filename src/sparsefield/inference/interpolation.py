@@ -1,6 +1,7 @@
 """Predict a scalar field at any points from scattered measurements, with nothing fitted."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.data import contexts
-from sparsefield.data.contexts import Context, local_context
+from sparsefield.data.contexts import Context
+from sparsefield.inference.conditioned import Progress, silent
+from sparsefield.inference.copula import Covariance, likeliest
 from sparsefield.inference.tasks import Task, features_of, hear, standardise
-from sparsefield.models.universal import Prediction, UniversalInterpolator
+from sparsefield.models.universal import PARTS, Prediction, UniversalInterpolator
 from sparsefield.nn.mixture import Mixture
 
 FEWEST = 3
@@ -31,6 +34,18 @@ class Interpolated(NamedTuple):
 
     value: Mixture
     field_std: Tensor
+
+
+class View(NamedTuple):
+    """Queries that see the same measurements.
+
+    Attributes:
+        asked: Numbers of the queries (Q,).
+        seen: Numbers of the measurements (N,).
+    """
+
+    asked: np.ndarray
+    seen: np.ndarray
 
 
 class Measurements:
@@ -64,26 +79,52 @@ class Measurements:
         whole = len(values) <= contexts.WHOLE
         self.leaf = np.zeros(len(values), int) if whole else _leaves(coords)
 
-    def tasks(self, query: np.ndarray) -> Iterator[tuple[np.ndarray, Task]]:
-        """Yield numbers of queries (Q,) with what is seen from where they are."""
+    @cached_property
+    def covariance(self) -> Covariance:
+        """Covariance of the expert that is likeliest where the middle measurement lies."""
         coords = np.asarray(self.tree.data)
+        middle = self.tree.query(coords.mean(0))[1]
+        seen = self.context(self.seen_from(int(self.leaf[middle])))
+        return likeliest(hear([standardise(seen, coords[:1], self.stated)])[0])
+
+    def views(self, query: np.ndarray) -> Iterator[View]:
+        """Yield queries that see the same measurements, each once."""
         leaf = self.leaf[self.tree.query(query)[1]]
         order = np.argsort(leaf, kind="stable")
         starts = np.flatnonzero(np.diff(leaf[order], prepend=-1))
         for numbers in np.split(order, starts[1:]):
-            if len(coords) <= contexts.WHOLE:
-                seen = Context(coords, self.values, self.noise)
-            else:
-                own = coords[self.leaf == leaf[numbers[0]]]
-                seen = local_context(self.tree, self.values, self.noise, own.mean(0))
-            yield numbers, standardise(seen, query[numbers], self.stated)
+            yield View(numbers, self.seen_from(int(leaf[numbers[0]])))
+
+    def seen_from(self, leaf: int) -> np.ndarray:
+        """Return the numbers (N,) of the measurements that a leaf sees."""
+        if len(self.values) <= contexts.WHOLE:
+            return np.arange(len(self.values))
+        own = np.asarray(self.tree.data)[self.leaf == leaf]
+        return contexts.nearest(self.tree, own.mean(0))
+
+    def context(self, numbers: np.ndarray) -> Context:
+        """Return measurements by their numbers."""
+        places = np.asarray(self.tree.data)[numbers]
+        return Context(places, self.values[numbers], self.noise[numbers])
 
 
 @torch.inference_mode()
 def interpolate(
-    model: UniversalInterpolator, measurements: Measurements, query: np.ndarray
+    model: UniversalInterpolator,
+    measurements: Measurements,
+    query: np.ndarray,
+    *,
+    chunk: int | None = None,
+    progress: Progress = silent,
 ) -> Interpolated:
     """Predict at queries (L, P).
+
+    Args:
+        model: The network.
+        measurements: What was measured.
+        query: Positions, in the units of the measurements'.
+        chunk: Queries at a time at most.
+        progress: Called with the number of queries done after each part.
 
     Raises:
         InputError: The queries have other axes than the measurements, or are not finite.
@@ -94,17 +135,21 @@ def interpolate(
             f"queries must be finite numbers of shape (L, {measurements.tree.m}), "
             f"got {query.shape}"
         )
-    found: list[Interpolated] = []
-    order: list[np.ndarray] = []
-    for numbers, task in measurements.tasks(query):
+    size = min(chunk or ASKED, ASKED)
+    parts = [torch.empty(len(query), PARTS, dtype=torch.float64) for _ in Mixture._fields]
+    field_std = torch.empty(len(query), dtype=torch.float64)
+    for view in measurements.views(query):
+        seen = measurements.context(view.seen)
+        task = standardise(seen, query[:0], measurements.stated)
         heard = hear([task])
-        for block in np.split(task.query, range(ASKED, len(numbers), ASKED)):
-            part = task._replace(query=block)
-            found.append(_to_units(model(features_of([part], heard)), part))
-        order.append(numbers)
-    back = torch.from_numpy(np.argsort(np.concatenate(order)))
-    parts = [torch.cat(x)[back] for x in zip(*(f.value for f in found), strict=True)]
-    return Interpolated(Mixture(*parts), torch.cat([f.field_std for f in found])[back])
+        for numbers in np.split(view.asked, range(size, len(view.asked), size)):
+            part = task._replace(query=query[numbers])
+            found = _to_units(model(features_of([part], heard)), part)
+            for whole, piece in zip(parts, found.value, strict=True):
+                whole[numbers] = piece
+            field_std[numbers] = found.field_std
+            progress(len(numbers))
+    return Interpolated(Mixture(*parts), field_std)
 
 
 def _to_units(said: Prediction, task: Task) -> Interpolated:

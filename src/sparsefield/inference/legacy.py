@@ -38,7 +38,7 @@ def accept_old_call(new: Callable[..., Field]) -> Callable[..., Field]:
     """Let `reconstruct` also take what it took before, with a warning that names the new call."""
 
     @wraps(new)
-    def call(model: Model | str | Path, obs: Observation, *args: Any, **settings: Any) -> Field:
+    def call(model: Any, obs: Observation, *args: Any, **settings: Any) -> Field:
         old = _old_arguments(args, settings)
         if not old:
             return new(model, obs, *args, **settings)

@@ -59,6 +59,15 @@ class Model:
         return sum(weight.numel() for weight in self.flow.parameters())
 
     @property
+    def channels(self) -> int | None:
+        """Channels that observations must have; None for any number."""
+        return self.spec.normalizer.channels
+
+    def grid_for(self, obs: Observation) -> tuple[int, ...]:
+        """Return the grid on which a field is wanted unless told otherwise."""
+        return obs.grid or self.spec.shape
+
+    @property
     def resolution_aware(self) -> bool:
         """Whether it tells means over finer or coarser cells from those over observed ones."""
         return self.flow.backbone.claims.resolution_aware
@@ -83,10 +92,10 @@ class Model:
 
 
 def load(name: str | Path = "default", device: str | torch.device = "cpu") -> Model:
-    """Load a bundled model by name, or a trained one by run folder or file.
+    """Load a bundled flow by name, or a trained one by run folder or file.
 
     Args:
-        name: Name of a bundled model, or a path.
+        name: Name of a bundled flow, or a path.
         device: Where it is to compute.
 
     Raises:

@@ -8,7 +8,8 @@ from sparsefield.data.observation import Observation
 from sparsefield.data.query import Grid, Points
 from sparsefield.inference.field import LEVELS, Field
 from sparsefield.inference.legacy import accept_old_call, fit_spread
-from sparsefield.inference.model import Model, load
+from sparsefield.inference.loading import AnyModel, load
+from sparsefield.inference.model import Model
 from sparsefield.samplers import Sampler
 
 __all__ = ["LEVELS", "Field", "Model", "fit_spread", "load", "reconstruct"]
@@ -18,7 +19,7 @@ __getattr__ = moved_names(__name__)
 
 @accept_old_call
 def reconstruct(
-    model: Model | str | Path,
+    model: AnyModel | str | Path,
     obs: Observation,
     at: Grid | Points | None = None,
     *,
@@ -47,7 +48,7 @@ def reconstruct(
     """
     if samples < 0:
         raise InputError(f"samples and seed must be at least 0, not {samples} and {seed}")
-    posterior = (model if isinstance(model, Model) else load(model)).condition(obs)
+    posterior = (load(model) if isinstance(model, str | Path) else model).condition(obs)
     if not samples:
         return posterior.mean(at, seed=seed)
     return posterior.sample(at, samples, sampler=sampler, seed=seed)

@@ -14,10 +14,10 @@ from sparsefield.inference.tasks import Task, features_of, standardise
 from sparsefield.models.universal import Features
 
 FEWEST = 3
-SIZES = (8, 16, 32, 64, 128)  # most observations of the items of a batch
-SHARES = (0.2, 0.25, 0.25, 0.2, 0.1)  # of the batches
-DENSE = 0.4  # of those of the last size: more observations, of which a place sees groups
-DENSE_COUNTS = (160, 1500)
+SIZES = (8, 16, 32, 64, 128, 256)  # most observations of the items of a batch
+SHARES = (0.12, 0.16, 0.22, 0.26, 0.18, 0.06)  # of the batches
+DENSE_SIZE, DENSE = 128, 0.4  # of those of this size: more, of which a place sees the near ones
+DENSE_COUNTS = (contexts.WHOLE + 1, 1500)
 TOKENS = 2048  # about, in a batch
 
 
@@ -57,7 +57,7 @@ class UniversalBatches:
         most = int(rng.choice(SIZES, p=SHARES))
         size = int(np.clip(TOKENS // (most + self.queries), 8, 24))
         axes = self.prior.draw_axes(rng)
-        if most == SIZES[-1] and rng.random() < DENSE:
+        if most == DENSE_SIZE and rng.random() < DENSE:
             counts = _log_integers(rng, *DENSE_COUNTS, size)
             return [self.prior.draw(rng, n, self.queries // 2, axes, local=True) for n in counts]
         counts = _log_integers(rng, FEWEST if most == SIZES[0] else most // 2, most, size)
@@ -72,7 +72,7 @@ def _log_integers(rng: np.random.Generator, low: int, high: int, size: int) -> l
 def view(item: Item) -> Task:
     """Return what is seen of an item from the middle of its queries, or all if that is little."""
     noise = np.ones(len(item.values)) if item.noise is None else item.noise**2
-    if len(item.values) <= SIZES[-1]:
+    if len(item.values) <= contexts.WHOLE:
         seen = contexts.Context(item.coords, item.values, noise)
     else:
         centre = np.median(item.query, axis=0)
