@@ -23,8 +23,7 @@ LAYERS = [
     {"training"},
     {"profiling"},
     {"testing"},
-    {"web"},
-    {"cli"},
+    {"cli", "web"},
     {"__main__"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -221,7 +221,7 @@ def test_archives_of_objects_are_not_loaded(tmp_path):
         open_dataset(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("name", ["fields.nc", "points.csv", "fields.zarr"])
+@pytest.mark.parametrize("name", ["fields.grib", "points.csv", "fields.zarr"])
 def test_unsupported_kinds_list_the_supported_ones(tmp_path, name):
     (tmp_path / name).write_text("")
     with pytest.raises(InputError, match=r"cannot read .*parquet.*CIFAR-10.*\.npz"):

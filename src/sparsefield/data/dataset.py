@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from sparsefield.data.formats.examples import Request
 from sparsefield.data.grids import GridError, cell_centres, size_setting
 from sparsefield.data.masks import SPLIT_CODES
 from sparsefield.data.normalize import Normalizer
+from sparsefield.data.series import Series
 
 _log = logging.getLogger(__name__)
 
@@ -34,15 +36,20 @@ class FieldDataset:
             physical units, kept as float32. Strides, byte order and precision make no difference.
         name: What reports call the data.
         remarks: How the data were understood, in sentences, where a file left room for doubt.
+        series: Times and places, if they are known. With them, NaN is a value that is missing.
+
+    Cells that are NaN in every item, as land in fields of the sea, are missing; they are neither
+    observed nor scored. NaN in some items counts as damage, except in a series.
 
     Raises:
         InputError: There is no grid axis or no item, the values are no real numbers, some are
-            masked, or some are not finite in float32.
+            masked, some are not finite in float32, or an item has no value.
     """
 
     values: np.ndarray
     name: str = "fields"
     remarks: tuple[str, ...] = ()
+    series: Series | None = None
 
     def __post_init__(self) -> None:
         """Check what every later step relies on."""
@@ -52,13 +59,33 @@ class FieldDataset:
                 f"{self.name}: expected values of shape (N, *grid, C), got {self.values.shape}"
             )
         if self.values.dtype == np.float32 and not np.isfinite(self.values).all():
-            raise self._not_finite()
+            self._check_gaps()
 
-    def _not_finite(self) -> InputError:
+    def _check_gaps(self) -> None:
+        """Refuse what is not finite, unless it is missing."""
+        missing = np.isnan(self.values)
         bad = ~np.isfinite(self.values)
         refuse_empty_channels(bad, self.name)
+        if self.series is not None:
+            bad &= ~missing
+        elif not missing.all():
+            bad &= ~missing.all(axis=0)
+        empty = ~self._known_cells().any(axis=1)
+        if bad.any() or (self.series is None and missing.all()):
+            raise self._not_finite(bad if bad.any() else missing)
+        if empty.any():
+            raise InputError(
+                f"{self.name}: {int(empty.sum())} of {len(self)} items have no value, the first "
+                f"of them item {int(empty.argmax())}; drop those"
+            )
+
+    def _known_cells(self) -> np.ndarray:
+        """Return where all channels have a value (N, L)."""
+        return ~np.isnan(self.values).any(axis=-1).reshape(len(self), -1)
+
+    def _not_finite(self, bad: np.ndarray) -> InputError:
         items = np.flatnonzero(bad.reshape(len(self), -1).any(axis=1))
-        count, missing = int(bad.sum()), int(np.isnan(self.values).sum())
+        count, missing = int(bad.sum()), int(np.isnan(self.values[bad]).sum())
         return InputError(
             f"{self.name}: {count} of {bad.size} values are NaN or infinite in float32 "
             f"({missing} and {count - missing}), in {len(items)} of {len(self)} items, "
@@ -76,7 +103,10 @@ class FieldDataset:
         count = f"{len(self)} item{'s' * (len(self) > 1)}"
         channels = f"{self.channels} channel{'s' * (self.channels > 1)}"
         kind = "bytes (255 stands for 1)" if self.is_images else "numbers"
-        return f"{count} on a grid of {grid} cells with {channels} of {kind}"
+        gaps = (
+            "" if self.known is None else f", {1 - float(self.known.double().mean()):.1%} missing"
+        )
+        return f"{count} on a grid of {grid} cells with {channels} of {kind}{gaps}"
 
     @property
     def is_images(self) -> bool:
@@ -93,6 +123,11 @@ class FieldDataset:
         return self.values.shape[1:-1]
 
     @property
+    def grid(self) -> tuple[int, ...]:
+        """The same: the grid whose cells are observed."""
+        return self.shape
+
+    @property
     def channels(self) -> int:
         """Number of channels C."""
         return self.values.shape[-1]
@@ -106,6 +141,22 @@ class FieldDataset:
     def coords(self) -> Tensor:
         """Cell centres of the grid, shape (L, P)."""
         return cell_centres(self.shape)
+
+    @cached_property
+    def known(self) -> Tensor | None:
+        """Which points have a value (N, L); None where all have."""
+        if self.is_images or np.isfinite(self.values).all():
+            return None
+        return torch.from_numpy(self._known_cells())
+
+    @property
+    def days(self) -> np.ndarray | None:
+        """Day (N,) of each item, where items have times."""
+        return None if self.series is None else self.series.days
+
+    def places(self, items: Sequence[int] | np.ndarray) -> Tensor:
+        """Return the points (B, L, P) of some items."""
+        return self.coords.expand(len(items), -1, -1)
 
     @cached_property
     def normalizer(self) -> Normalizer:
@@ -131,8 +182,9 @@ class FieldDataset:
         if outside:
             raise InputError(
                 f"{self.name}: {outside} of {self.values.size} values lie outside "
-                f"[{low:g}, {high:g}], the range of {who}, and go from {self.values.min():g} to "
-                f"{self.values.max():g}; scale them, or choose a model of such values"
+                f"[{low:g}, {high:g}], the range of {who}, and go from "
+                f"{np.nanmin(self.values):g} to {np.nanmax(self.values):g}; scale them, or choose "
+                "a model of such values"
             )
 
     def item(self, index: int) -> np.ndarray:
@@ -140,14 +192,16 @@ class FieldDataset:
         return self.batch([index])[0].numpy()
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Return some items in physical units, float32, shape (B, L, C)."""
+        """Return some items in physical units, float32, shape (B, L, C); NaN where missing."""
         chosen = self.values[np.asarray(indices)].reshape(-1, self.points, self.channels)
         values = torch.from_numpy(chosen)
         return values.float() / 255 if values.dtype == torch.uint8 else values
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "FieldDataset":
         """Return the data set of some of its items, in the given order."""
-        return replace(self, values=self.values[np.asarray(indices)])
+        items = np.asarray(indices)
+        series = None if self.series is None else self.series.subset(items)
+        return replace(self, values=self.values[items], series=series)
 
     def resized(self, shape: Sequence[int]) -> "FieldDataset":
         """Return the data set on a coarser grid, each cell the mean of those it covers.
@@ -167,7 +221,9 @@ class FieldDataset:
                 f"{self.name}: cannot area-average a grid of {self.shape} to {tuple(shape)}; each "
                 f"axis must be divided evenly; {size_setting(works)} {how}"
             )
-        return replace(self, values=np.stack([self._coarsen(v, shape) for v in self.values]))
+        values = np.stack([self._coarsen(v, shape) for v in self.values])
+        series = None if self.series is None else self.series.coarsened(shape)
+        return replace(self, values=values, series=series)
 
     def divides(self, shape: Sequence[int]) -> bool:
         """Return whether every axis of the grid is a multiple of that of `shape`."""
@@ -210,7 +266,7 @@ def open_dataset(
     Args:
         path: A parquet file or folder in the Hugging Face layout (struct column `image` or `img`
             with `bytes`), an image file or folder, the official CIFAR-10 python archive or its
-            folder, or a .npy/.npz array of shape (N, *grid, C).
+            folder, a .npy/.npz array of shape (N, *grid, C), or fields along time in NetCDF.
         split: Which part to read where names tell parts apart: "train", "validation" or "test";
             "all" reads everything, whatever the names.
         limit: Number of items at most, from the first; all if None.
@@ -226,6 +282,40 @@ def open_dataset(
         InputError: The data are missing, of no supported kind, damaged, ambiguous, larger than
             memory allows (see `core.memory`), of several sizes without `size`, or lack the split.
     """
+    select = Selection(split, limit, size, channels, image_size)
+    return open_selection(path, select)
+
+
+class Selection(NamedTuple):
+    """What of a data set is wanted; the first five are those of `open_dataset`.
+
+    Attributes:
+        split: See there.
+        limit: See there.
+        size: See there.
+        channels: See there.
+        image_size: See there.
+        values: Variables of NetCDF files that are channels; all on the same axes if empty.
+        period: First and last time of fields in NetCDF, as 2019-03-01 or 2019-03-01T06; a last day
+            counts whole. All times if empty.
+    """
+
+    split: str = "validation"
+    limit: int | None = None
+    size: Sequence[int] | None = None
+    channels: Channels = "auto"
+    image_size: Sequence[int] | None = None
+    values: tuple[str, ...] = ()
+    period: tuple[str, ...] = ()
+
+
+def open_selection(path: str | Path, select: Selection) -> FieldDataset:
+    """Open a part of a data set; see `open_dataset`.
+
+    Raises:
+        InputError: As there, or a variable or the period is not in the file.
+    """
+    split, limit, size, channels, image_size, values, period = select
     if split not in SPLIT_CODES:
         raise unknown_name("split", str(split), list(SPLIT_CODES))
     if channels not in CHANNELS:
@@ -235,12 +325,13 @@ def open_dataset(
     limit = None if limit is None else min(int(limit), sys.maxsize)
     size, image_size = _check_size(size, "size"), _check_size(image_size, "image_size")
     path = Path(path).expanduser()
-    found = read_examples(path, Request(split, limit, _image_request(size or image_size)))
-    values, remarks = found.values, found.remarks
-    if not found.images:
-        values, understood = understand_axes(values, channels, str(path))
+    request = Request(split, limit, _image_request(size or image_size), values, period)
+    found = read_examples(path, request)
+    array, remarks = found.values, found.remarks
+    if not found.images and found.series is None:
+        array, understood = understand_axes(array, channels, str(path))
         remarks = (understood, *remarks)
-    dataset = FieldDataset(values[:limit], path.name, remarks)
+    dataset = FieldDataset(array[:limit], path.name, remarks, found.series)
     if size is not None:
         return dataset.resized(size)
     for remark in remarks:
@@ -277,13 +368,18 @@ def _as_stored(values: np.ndarray, name: str) -> np.ndarray:
         return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
 
 
-def carve_validation(n: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Split items at random into a training and a validation part.
+def carve_validation(
+    n: int, count: int, seed: int = 0, *, days: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split items into a training and a validation part: at random, or the last whole days.
 
     Args:
         n: Number of items.
-        count: Number of items of the validation part, between 1 and `n - 1`.
+        count: Number of items of the validation part, between 1 and `n - 1`; of whole days as
+            many more as complete the first one.
         seed: Seed of the choice.
+        days: Day (N,) of each item. Items that follow each other are alike: neighbours of what
+            was trained on would say little.
 
     Returns:
         Sorted indices of the training part, shape (n - count,), and the validation part,
@@ -299,6 +395,9 @@ def carve_validation(n: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.
             f"cannot hold out {count} of {n} items, since both parts need at least one; "
             f"data.validation={validation_share(n)} holds out a part that suits"
         )
+    if days is not None and days.min() < days.max():
+        first = max(np.sort(days)[n - count], days.min() + 1)
+        return np.flatnonzero(days < first), np.flatnonzero(days >= first)
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[count:]), np.sort(order[:count])
 

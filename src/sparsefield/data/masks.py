@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from sparsefield.core.errors import InputError, unknown_name
 
@@ -72,6 +73,12 @@ def observed_indices(n: int, density: float, seed: int, split: str, index: int) 
     Arguments are those of `observed_count` and `permutation`.
     """
     return permutation(n, seed, split, index)[: observed_count(n, density)]
+
+
+def known_first(order: Tensor, known: Tensor) -> Tensor:
+    """Return orders (B, L) with the points that are known (B, L) in front, else as they are."""
+    last = (~known).gather(1, order).int()
+    return order.gather(1, last.argsort(dim=1, stable=True))
 
 
 def target_indices(

@@ -62,9 +62,11 @@ class Normalizer:
         """Return the scaling to zero mean and unit variance in each channel.
 
         Args:
-            values: Field values, shape (..., C); a constant channel is only shifted.
+            values: Field values, shape (..., C); a constant channel is only shifted, and rows
+                with NaN do not count.
         """
         flat = torch.as_tensor(values).reshape(-1, values.shape[-1]).double()
+        flat = flat[~flat.isnan().any(dim=1)]
         scale = flat.std(dim=0, correction=0)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         return cls(tuple(flat.mean(dim=0).tolist()), tuple(scale.tolist()))

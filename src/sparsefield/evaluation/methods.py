@@ -7,6 +7,7 @@ from pathlib import Path
 from sparsefield.baselines.registry import BASELINES
 from sparsefield.core.errors import InputError, unknown_name
 from sparsefield.data.dataset import FieldDataset
+from sparsefield.data.scattered import ScatteredDataset
 from sparsefield.evaluation.calibration import FORECAST
 from sparsefield.evaluation.predictors import Baseline, ModelMean, ModelSamples, SamplingConfig
 from sparsefield.evaluation.report import Sampling, Summary, sampling, summarise
@@ -87,7 +88,7 @@ class MethodReport:
 
 def evaluate_mean(
     model: Model,
-    fields: FieldDataset,
+    fields: FieldDataset | ScatteredDataset,
     protocol: Protocol,
     progress: Progress = lambda count: None,
 ) -> Result:

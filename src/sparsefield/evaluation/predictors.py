@@ -170,14 +170,18 @@ class Baseline:
 
     def __call__(self, task: Task) -> Prediction:
         """Predict a task."""
-        obs = task.obs
-        noise = [None] * len(obs.coords) if obs.noise is None else obs.noise
-        points = zip(obs.coords, obs.values, task.coords, noise, strict=True)
+        seen = [task.obs.item(index) for index in range(len(task.obs.coords))]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BaselineWarning)  # the notes say the same
             found = [
-                reconstruct_baseline(self.name, x.numpy(), y.numpy(), at.numpy(), noise=sigma)
-                for x, y, at, sigma in points
+                reconstruct_baseline(
+                    self.name,
+                    obs.coords.numpy(),
+                    obs.values.numpy(),
+                    at.numpy(),
+                    noise=None if obs.noise is None else obs.noise.numpy(),
+                )
+                for obs, at in zip(seen, task.coords, strict=True)
             ]
         mean = _stack([each.mean for each in found])
         stds = [each.std for each in found if each.std is not None]

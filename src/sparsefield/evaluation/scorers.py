@@ -30,15 +30,17 @@ def score_field(values: Tensor, task: Task) -> Scores:
 
     Returns:
         Scores per item (B,): psnr, psnr_missing, mse, mae; ssim where all axes have 7 cells or
-        more; on images speckle, the high-frequency `residual_energy`.
+        more; on images speckle, the high-frequency `residual_energy`. Points without a true value
+        do not count, and where there are some, neither ssim nor speckle exists.
     """
+    known = task.known
     scores = {
-        "psnr": metrics.psnr(values, task.truth, data_range=task.value_range),
+        "psnr": metrics.psnr(values, task.truth, known, task.value_range),
         "psnr_missing": metrics.psnr(values, task.truth, task.missing, task.value_range),
-        "mse": metrics.mse(values, task.truth),
-        "mae": metrics.mae(values, task.truth),
+        "mse": metrics.mse(values, task.truth, known),
+        "mae": metrics.mae(values, task.truth, known),
     }
-    if min(task.shape) >= 7:
+    if min(task.shape) >= 7 and known is None:
         images = task.images(values), task.images(task.truth)
         scores["ssim"] = metrics.ssim(*images, task.value_range)
     if _is_image(task):
@@ -104,7 +106,7 @@ def _samples(prediction: Prediction) -> Tensor:
 
 
 def _is_image(task: Task) -> bool:
-    return len(task.shape) == 2 and min(task.shape) >= 3
+    return len(task.shape) == 2 and min(task.shape) >= 3 and task.known is None
 
 
 def _residual_energy(values: Tensor, task: Task) -> Tensor:

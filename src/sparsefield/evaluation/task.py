@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +12,14 @@ from torch import Tensor
 from sparsefield.core.errors import InputError
 from sparsefield.data.cells import CellGrids
 from sparsefield.data.dataset import FieldDataset
-from sparsefield.data.masks import observed_indices
+from sparsefield.data.masks import (
+    known_first,
+    observed_count,
+    observed_indices,
+    permutation,
+)
 from sparsefield.data.observation import Observation
+from sparsefield.data.scattered import ScatteredDataset
 from sparsefield.inference.model import Model
 
 
@@ -25,12 +32,15 @@ class Protocol:
         seed: Seed of masks and noise, at least 0.
         split: Split whose masks are used: train, validation or test.
         batch_size: Items per evaluation; changes speed and nothing else.
+        stations: Whether each item has a mask of its own ("moving"), or all have that of the first
+            ("fixed"), as stations that stay.
     """
 
     density: float = 0.2
     seed: int = 0
     split: str = "validation"
     batch_size: int = 50
+    stations: Literal["moving", "fixed"] = "moving"
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class Task:
         observed: Cells along each axis of the grid whose cells are observed.
         seed: Seed of the noise that models start from, which is keyed by the item.
         value_range: Range that PSNR refers to.
+        known: Which points have a true value (B, L); None where all have. The others are 0.
     """
 
     items: Sequence[int]
@@ -58,6 +69,7 @@ class Task:
     observed: tuple[int, ...]
     seed: int
     value_range: float = 1.0
+    known: Tensor | None = None
 
     @property
     def grids(self) -> CellGrids:
@@ -90,7 +102,7 @@ class Tasks:
 
 
 def grid_tasks(
-    fields: FieldDataset,
+    fields: FieldDataset | ScatteredDataset,
     protocol: Protocol,
     limit: int | None = None,
     *,
@@ -110,7 +122,7 @@ def grid_tasks(
 
 
 def make_task(
-    fields: FieldDataset,
+    fields: FieldDataset | ScatteredDataset,
     protocol: Protocol,
     items: Sequence[int],
     *,
@@ -124,36 +136,67 @@ def make_task(
         items: Numbers of the items.
         value_range: Range that PSNR refers to; `data_range` by default.
     """
-    truth, index = fields.batch(list(items)), _observed(fields, protocol, items)
-    coords = fields.coords.expand(len(items), -1, -1)
+    truth, coords = fields.batch(list(items)), fields.places(items)
+    known = None if fields.known is None else fields.known[list(items)]
+    if known is not None:
+        truth = torch.where(known[..., None], truth, 0.0)
+    index, valid = _observed(fields, protocol, items, known)
+    missing = _missing(index, valid, truth.shape[1])
     return Task(
         items=items,
         truth=truth,
         coords=coords,
-        obs=Observation(_take(coords, index), _take(truth, index), grid=fields.shape),
-        missing=torch.ones(truth.shape[:2], dtype=torch.bool).scatter(1, index, False),
+        obs=Observation(_take(coords, index), _take(truth, index), valid=valid, grid=fields.grid),
+        missing=missing if known is None else missing & known,
         shape=fields.shape,
         observed=fields.shape,
         seed=protocol.seed,
         value_range=data_range(fields) if value_range is None else value_range,
+        known=known,
     )
 
 
-def _observed(fields: FieldDataset, protocol: Protocol, items: Sequence[int]) -> Tensor:
-    """Return the numbers (B, M) of the cells that are observed."""
-    how = (fields.points, protocol.density, protocol.seed, protocol.split)
-    return torch.from_numpy(np.stack([observed_indices(*how, item) for item in items]))
+def _observed(
+    fields: FieldDataset | ScatteredDataset,
+    protocol: Protocol,
+    items: Sequence[int],
+    known: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the numbers (B, M) of the points that are observed, and which of them count.
+
+    An item is observed at its share of the points that have a value.
+    """
+    mask = (protocol.seed, protocol.split)
+    masks = [0] * len(items) if protocol.stations == "fixed" else list(items)
+    if known is None:
+        how = (fields.points, protocol.density, *mask)
+        return torch.from_numpy(np.stack([observed_indices(*how, item) for item in masks])), None
+    order = [permutation(fields.points, *mask, item) for item in masks]
+    counts = torch.tensor([observed_count(int(n), protocol.density) for n in known.sum(1)])
+    ordered = known_first(torch.from_numpy(np.stack(order)), known)
+    most = int(counts.max())
+    return ordered[:, :most], torch.arange(most) < counts[:, None]
+
+
+def _missing(index: Tensor, valid: Tensor | None, points: int) -> Tensor:
+    """Return which of L points are not observed (B, L)."""
+    missing = torch.ones(len(index), points, dtype=torch.bool)
+    if valid is None:
+        return missing.scatter(1, index, False)
+    for item, (row, counted) in enumerate(zip(index, valid, strict=True)):
+        missing[item, row[counted]] = False
+    return missing
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
-def data_range(fields: FieldDataset) -> float:
+def data_range(fields: FieldDataset | ScatteredDataset) -> float:
     """Return the range that PSNR refers to: 1 for images, else that of the data."""
-    if fields.values.dtype == np.uint8:
+    if fields.is_images:
         return 1.0
-    return float(fields.values.max() - fields.values.min())
+    return float(np.nanmax(fields.values) - np.nanmin(fields.values))
 
 
 def check_fit(model: Model, fields: FieldDataset) -> None:

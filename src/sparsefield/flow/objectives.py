@@ -8,7 +8,14 @@ from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
 
 
-def flow_matching_loss(flow: Flow, x_0: Tensor, x_1: Tensor, t: Tensor, query: Query) -> Tensor:
+def flow_matching_loss(
+    flow: Flow,
+    x_0: Tensor,
+    x_1: Tensor,
+    t: Tensor,
+    query: Query,
+    known: Tensor | None = None,
+) -> Tensor:
     r"""Conditional flow matching, written for the data estimate.
 
     .. math::
@@ -30,15 +37,23 @@ def flow_matching_loss(flow: Flow, x_0: Tensor, x_1: Tensor, t: Tensor, query: Q
         x_1: Data (B, L, C), normalised.
         t: Times (B,) in [0, 1).
         query: Queries and observations.
+        known: Points whose data are known (B, L); all by default. The others do not count.
 
     Returns:
         Loss per item (B,).
     """
     x_t = flow.path.interpolate(x_0, x_1, t)
-    error = (flow.denoise(x_t, t, query) - x_1).square().mean(dim=(1, 2))
+    squared = (flow.denoise(x_t, t, query) - x_1).square().mean(dim=2)
+    error = squared.mean(dim=1) if known is None else _mean_where(squared, known)
     c = flow.path.coefficients(t)
     signal, noise = c.alpha.square(), (flow.time_shift * c.sigma).square()
     return error * (signal + noise) / noise.clamp_min(torch.finfo(t.dtype).tiny)
+
+
+def _mean_where(values: Tensor, counted: Tensor) -> Tensor:
+    """Return means (B,) of the values (B, L) that count; 0 of none."""
+    weight = counted.to(values.dtype)
+    return (weight * values).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
 
 
 def contrast_weights(obs: Observation, power: float) -> Tensor:

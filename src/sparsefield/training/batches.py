@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.data.dataset import FieldDataset
-from sparsefield.data.masks import observed_count, permutation
+from sparsefield.data.masks import known_first, observed_count, permutation
 from sparsefield.data.observation import Observation
+from sparsefield.data.scattered import ScatteredDataset
 from sparsefield.flow.noise import build_noise
 from sparsefield.training.config import DataConfig, FlowConfig, TrainConfig
 
@@ -32,6 +33,7 @@ class Batch:
         coords: Queries (B, L, P).
         obs: Observations.
         cell: Side of the queries' cells (B,), in sides of the observations'.
+        known: Queries whose data are known (B, L); None where all are.
     """
 
     x_0: Tensor
@@ -40,14 +42,19 @@ class Batch:
     coords: Tensor
     obs: Observation
     cell: Tensor
+    known: Tensor | None = None
 
 
 class GridPoints(NamedTuple):
-    """Values (B, L, C) at points (B, L, P) that lie on a grid."""
+    """Values (B, L, C) at points (B, L, P), on a grid of this shape if they lie on one.
+
+    Where some are missing, they are 0, and `known` (B, L) says which are not.
+    """
 
     coords: Tensor
     values: Tensor
     shape: tuple[int, ...]
+    known: Tensor | None = None
 
 
 class TrainingBatches:
@@ -59,18 +66,22 @@ class TrainingBatches:
         finer: Fields on a finer grid, for scales above 1.
 
     Raises:
-        InputError: There are fewer fields than one batch takes, the window is too large, or a
-            scale does not divide the finer grid.
+        InputError: There are fewer fields than one batch takes, the window is too large, a scale
+            does not divide the finer grid, or one above 1 meets missing values.
     """
 
     def __init__(
-        self, fields: FieldDataset, config: TrainConfig, finer: FieldDataset | None = None
+        self,
+        fields: FieldDataset | ScatteredDataset,
+        config: TrainConfig,
+        finer: FieldDataset | None = None,
     ) -> None:
         if len(fields) < config.batch_size:
             raise InputError(
                 f"{len(fields)} training fields are fewer than batch_size={config.batch_size}; "
                 f"set batch_size={len(fields)} or less"
             )
+        _check_gaps(fields, config.data)
         for scale in config.data.scales:
             if scale > 1 and (finer is None or any(n % scale for n in finer.shape)):
                 raise InputError(
@@ -102,8 +113,8 @@ class TrainingBatches:
             if not _draw_own_cells(data, generator):
                 sought, cell = _moving_average(sought, scale), 1.0
         at_mean, u = _draw_times(flow, len(items), generator)
-        order = self._point_orders(items, seen.points, generator)
-        observed, targets = _split(order, data, generator)
+        order = self._point_orders(items, seen.points, generator, known.known)
+        observed, targets, valid = _split(order, data, generator, known.known)
         if asked is not seen:
             targets = torch.arange(sought.coords.shape[1]).expand(len(items), -1)
         if at_mean:
@@ -118,14 +129,18 @@ class TrainingBatches:
             u=u,
             coords=coords,
             obs=Observation(
-                _take(known.coords, observed), _take(known.values, observed), grid=seen.shape
+                _take(known.coords, observed),
+                _take(known.values, observed),
+                valid=valid,
+                grid=seen.grid,
             ),
             cell=torch.full((len(items),), cell),
+            known=None if sought.known is None else sought.known.gather(1, targets),
         )
 
     def _draw_fields(
         self, step: int, scale: int, generator: torch.Generator
-    ) -> tuple[np.ndarray, FieldDataset, FieldDataset]:
+    ) -> tuple[np.ndarray, Any, Any]:
         """Return items, their fields as observed, and as asked for on a grid `scale` as fine."""
         if self.finer is None or scale == 1:
             items = self._items(step)
@@ -136,17 +151,19 @@ class TrainingBatches:
         asked = self.finer.subset(items)
         return items, asked.resized([n // scale for n in asked.shape]), asked
 
-    def _points(self, fields: FieldDataset, mirrored: Tensor) -> GridPoints:
+    def _points(self, fields: FieldDataset | ScatteredDataset, mirrored: Tensor) -> GridPoints:
         """Return the points of some fields, with normalised values.
 
         Mirrored ones (B, 1) have their last axis turned round; values stay with their points, so
         that a field's fixed mask still hides the same ones.
         """
-        grid = fields.coords.expand(len(fields), -1, -1)
+        grid = fields.places(range(len(fields)))
         last = torch.where(mirrored, -grid[..., -1], grid[..., -1])
         values = self.fields.normalizer.apply(fields.batch(range(len(fields))))
         coords = torch.cat([grid[..., :-1], last[..., None]], dim=-1)
-        return GridPoints(coords, values, fields.shape)
+        if fields.known is not None:
+            values = torch.where(fields.known[..., None], values, 0.0)
+        return GridPoints(coords, values, fields.shape, fields.known)
 
     def _items(self, step: int) -> np.ndarray:
         epoch, within = divmod(step, self.steps_per_epoch)
@@ -154,16 +171,40 @@ class TrainingBatches:
         size = self.config.batch_size
         return order[within * size : (within + 1) * size]
 
-    def _point_orders(self, items: np.ndarray, points: int, generator: torch.Generator) -> Tensor:
-        """Return a random order (B, L) of each field's points."""
+    def _point_orders(
+        self,
+        items: np.ndarray,
+        points: int,
+        generator: torch.Generator,
+        known: Tensor | None,
+    ) -> Tensor:
+        """Return a random order (B, L) of each field's points; those without a value are last."""
         if self.config.data.masks == "fresh":
-            return torch.rand(len(items), points, generator=generator).argsort(dim=1)
-        orders = [permutation(points, self.config.seed, "train", int(item)) for item in items]
-        return torch.from_numpy(np.stack(orders))
+            order = torch.rand(len(items), points, generator=generator).argsort(dim=1)
+        else:
+            seed = self.config.seed
+            orders = [permutation(points, seed, "train", int(item)) for item in items]
+            order = torch.from_numpy(np.stack(orders))
+        return order if known is None else known_first(order, known)
+
+
+def _check_gaps(fields: FieldDataset | ScatteredDataset, data: DataConfig) -> None:
+    """Refuse what takes whole grids where there are none.
+
+    Raises:
+        InputError: Scales above 1 average cells, and windows take blocks of them.
+    """
+    if fields.known is not None and max(data.scales) > 1:
+        raise InputError(
+            f"data.scales above 1 average cells, and {fields.name} has some without a value; set "
+            "data.scales=[1]"
+        )
+    if isinstance(fields, ScatteredDataset) and data.window:
+        raise InputError(f"data.window takes blocks of a grid, and {fields.name} has none")
 
 
 def _asked_shapes(
-    fields: FieldDataset, finer: FieldDataset | None, data: DataConfig
+    fields: FieldDataset | ScatteredDataset, finer: FieldDataset | None, data: DataConfig
 ) -> Iterator[tuple[int, ...]]:
     """Yield the grids of all points that steps can ask for."""
     yield fields.shape
@@ -202,13 +243,35 @@ def _draw_times(flow: FlowConfig, count: int, generator: torch.Generator) -> tup
     return False, LAST_TIME * ((torch.arange(count) / count + offset) % 1)
 
 
-def _split(order: Tensor, data: DataConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Split point orders (B, L) into observed points (B, M) and target points (B, Q)."""
+def _split(
+    order: Tensor, data: DataConfig, generator: torch.Generator, known: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Split point orders (B, L) into observed points (B, M) and target points (B, Q).
+
+    Where some points have no value, items have as many observed points as is their share of those
+    that have one; the third result says which of the M rows are (B, M).
+    """
     low, high = data.density
     density = low + (high - low) * float(torch.rand((), generator=generator))
+    if known is not None:
+        return _split_known(order, data, density, known)
     count = observed_count(order.shape[1], density)
     observed = order[:, :count]
-    return observed, order[:, count : 2 * count] if data.target == "disjoint" else order
+    return observed, order[:, count : 2 * count] if data.target == "disjoint" else order, None
+
+
+def _split_known(
+    order: Tensor, data: DataConfig, density: float, known: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Split orders in which the points that are known (B, L) come first."""
+    counts = torch.tensor([observed_count(int(n), density) for n in known.sum(1)])
+    most = int(counts.max())
+    valid = torch.arange(most) < counts[:, None]
+    if data.target == "all":
+        return order[:, :most], order, valid
+    # Each item's targets follow its own observed points.
+    after = (counts[:, None] + torch.arange(most)).clamp_max(order.shape[1] - 1)
+    return order[:, :most], order.gather(1, after), valid
 
 
 def _subset(targets: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -54,6 +54,14 @@ class DataConfig:
     """Which part of the data to learn from, where names tell parts apart."""
     channels: Literal["auto", "last", "none"] = "auto"
     """Whether the last axis of an array holds channels, see `understand_axes`."""
+    values: tuple[str, ...] = ()
+    """Variables of NetCDF files, or columns of tables, that are channels; all if empty."""
+    period: tuple[str, ...] = ()
+    """First and last time of the fields in NetCDF files, as 2019-03-01; all if empty."""
+    coords: tuple[str, ...] = ()
+    """Columns of tables with the coordinates; guessed by well-known names if empty."""
+    item: str = ""
+    """Column of tables that tells items apart, as the day; guessed if empty."""
     size: tuple[int, ...] = ()
     """Grid to which fields are area-averaged. If empty, images go to `image_size`, and other
     fields stay as they are."""
@@ -71,9 +79,10 @@ class DataConfig:
     """Fields used of each dataset; all if 0."""
     validation: int = 0
     """Items held out of training to choose the best weights; 0 stands for 500, or a fifth of all
-    where that is fewer."""
+    where that is fewer. Of fields over time, the last whole days."""
     density: tuple[float, float] = (0.2, 0.2)
-    """Range from which each batch's observed fraction is drawn, in (0, 1]."""
+    """Range from which each batch's observed fraction is drawn, in (0, 1]: of a grid's cells, or
+    of the points of a table's items; cells without a value do not count."""
     masks: Literal["fresh", "fixed"] = "fresh"
     """Draw a new mask at every visit, or keep one per field, so that a field's other points are
     never seen."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,18 @@ import numpy as np
 from sparsefield.core.errors import InputError
 from sparsefield.data.dataset import (
     FieldDataset,
+    Selection,
     carve_validation,
-    open_dataset,
+    open_selection,
     validation_share,
 )
+from sparsefield.data.formats.point_sets import Columns, holds_points, read_point_sets
 from sparsefield.data.grids import GridError, size_setting
+from sparsefield.data.scattered import ScatteredDataset
+from sparsefield.data.series import join_series
 from sparsefield.training.config import DataConfig, TrainConfig
+
+Examples = FieldDataset | ScatteredDataset
 
 
 class TrainingData(NamedTuple):
@@ -26,8 +33,8 @@ class TrainingData(NamedTuple):
         finer: The training fields of which a finer grid is known, on that grid.
     """
 
-    training: FieldDataset
-    validation: FieldDataset
+    training: Examples
+    validation: Examples
     finer: FieldDataset | None = None
 
 
@@ -40,13 +47,30 @@ def open_training_data(config: TrainConfig) -> TrainingData:
     data = config.data
     if not data.paths:
         raise InputError("no training data: pass --data with a file or folder of fields")
+    paths = [Path(path).expanduser() for path in data.paths]
+    if all(map(holds_points, paths)):
+        columns = Columns(data.coords, data.values, data.item)
+        return TrainingData(*_carve(read_point_sets(paths, columns, data.size), config)[:2])
     sets = [_open(path, data, data.size, data.image_size) for path in data.paths]
     _check_alike(sets)
-    whole = FieldDataset(np.concatenate([s.values for s in sets]), "+".join(s.name for s in sets))
-    count = data.validation or validation_share(len(whole))
-    kept, held_out = carve_validation(len(whole), count, config.seed)
-    finer = _open_finer(data, sets, kept) if data.fine else None
-    return TrainingData(whole.subset(kept), whole.subset(held_out), finer)
+    training, validation, kept = _carve(_join(sets), config)
+    return TrainingData(training, validation, _open_finer(data, sets, kept) if data.fine else None)
+
+
+def _carve(whole: Examples, config: TrainConfig) -> tuple[Examples, Examples, np.ndarray]:
+    """Return what to learn from, what is held out, and the numbers of the former."""
+    count = config.data.validation or validation_share(len(whole))
+    kept, held_out = carve_validation(len(whole), count, config.seed, days=whole.days)
+    return whole.subset(kept), whole.subset(held_out), kept
+
+
+def _join(sets: Sequence[FieldDataset]) -> FieldDataset:
+    """Return one data set of all items; those of series lie on the grid of the first."""
+    if len(sets) == 1:
+        return replace(sets[0], remarks=())
+    name, values = "+".join(s.name for s in sets), np.concatenate([s.values for s in sets])
+    series = [s.series for s in sets if s.series is not None]
+    return FieldDataset(values, name, series=join_series(series) if series else None)
 
 
 def follow_data(config: TrainConfig, data: TrainingData) -> TrainConfig:
@@ -61,14 +85,16 @@ def follow_data(config: TrainConfig, data: TrainingData) -> TrainConfig:
 def _open(
     path: str, data: DataConfig, size: tuple[int, ...], image_size: tuple[int, ...] = ()
 ) -> FieldDataset:
-    return open_dataset(
-        path,
+    select = Selection(
         data.split,
         data.limit or None,
-        size=size or None,
-        channels=data.channels,
-        image_size=image_size or None,
+        size or None,
+        data.channels,
+        image_size or None,
+        data.values,
+        data.period,
     )
+    return open_selection(path, select)
 
 
 def _check_alike(sets: Sequence[FieldDataset]) -> None:

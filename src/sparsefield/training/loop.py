@@ -14,6 +14,7 @@ import torch
 
 from sparsefield.core.devices import autocast_type, choose_device
 from sparsefield.core.errors import InputError
+from sparsefield.data.scattered import ScatteredDataset
 from sparsefield.evaluation.charts import save_training_figure
 from sparsefield.evaluation.methods import evaluate_mean
 from sparsefield.evaluation.task import Protocol
@@ -244,7 +245,7 @@ class Trainer:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             t = flow.shift(batch.u)
             query = Query(batch.coords, batch.obs, batch.cell)
-            losses = flow_matching_loss(flow, batch.x_0, batch.x_1, t, query)
+            losses = flow_matching_loss(flow, batch.x_0, batch.x_1, t, query, batch.known)
             weights = contrast_weights(batch.obs, self.config.flow.contrast_weight)
             loss = (weights * losses).mean()
         value = float(loss.detach())
@@ -306,7 +307,8 @@ class Trainer:
 
     def _plot(self, model: Model, epoch: int) -> None:
         """Plot rows of truth, observed points, target points, prediction and full field."""
-        if find_spec("matplotlib") is None:  # the extra `plot`, which training can do without
+        # Without the extra `plot` training goes on; points without a grid make no picture.
+        if find_spec("matplotlib") is None or isinstance(self.validation, ScatteredDataset):
             return
         target, path = self.config.data.target, self.run.figure(epoch)
         protocol = self._protocol()
@@ -388,4 +390,5 @@ def _take_weights(flow: torch.nn.Module, checkpoint: str) -> None:
 def _to_device(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
-    return Batch(**{name: part.to(device) for name, part in vars(batch).items()})
+    parts = {name: part.to(device) for name, part in vars(batch).items() if part is not None}
+    return Batch(**parts)

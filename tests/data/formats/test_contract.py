@@ -47,6 +47,12 @@ def cifar(path):
         file.addfile(member, io.BytesIO(batch))
 
 
+def series(path):
+    xarray = pytest.importorskip("xarray")
+    values = RNG.normal(size=(4, 3, 5)).astype(np.float32)
+    xarray.Dataset({"t": (("time", "y", "x"), values)}).to_netcdf(path)
+
+
 def array(path):
     np.save(path, RNG.normal(size=(6, 7, 5, 1)).astype(np.float32))
 
@@ -62,6 +68,7 @@ EXAMPLES = {
     ("numpy archive", "observation"): (".npz", archive, {}),
     ("numpy archive", "examples"): (".npz", fields, {"split": "test"}),
     ("numpy archive", "field"): (".npz", None, {}),
+    ("NetCDF", "examples"): (".nc", series, {"split": "all"}),
     ("numpy array", "examples"): (".npy", array, {"split": "all"}),
 }
 TASKS = [

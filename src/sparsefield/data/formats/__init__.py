@@ -98,6 +98,13 @@ FORMATS: dict[str, Format] = {
             "mean, std, samples, coords and quantiles at levels",
         ),
     ),
+    "NetCDF": Format(
+        examples=Handler(
+            f"{_HERE}.series:read_series",
+            (".nc", ".nc4", ".cdf", ".netcdf"),
+            "fields along time; variables on the same axes are channels",
+        ),
+    ),
     "numpy array": Format(
         examples=Handler(f"{_HERE}.arrays:read_npy", (".npy",), "an array of fields"),
     ),

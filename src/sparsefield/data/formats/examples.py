@@ -10,6 +10,7 @@ import numpy as np
 from sparsefield.core.errors import InputError
 from sparsefield.core.memory import check_memory
 from sparsefield.data.formats.images import decode_image
+from sparsefield.data.series import Series
 
 
 class Request(NamedTuple):
@@ -19,11 +20,15 @@ class Request(NamedTuple):
         split: "train", "validation", "test", or "all".
         limit: Number of examples at most, from the first; all if None.
         size: Height and width that encoded images are area-averaged to; as they are if None.
+        values: Names of the variables that are channels; the format's own choice if empty.
+        period: First and last time; all if empty.
     """
 
     split: str
     limit: int | None = None
     size: tuple[int, int] | None = None
+    values: tuple[str, ...] = ()
+    period: tuple[str, ...] = ()
 
 
 class Examples(NamedTuple):
@@ -33,11 +38,13 @@ class Examples(NamedTuple):
         values: Values (N, ...), of the type they are stored in.
         remarks: What the user should know of how they were chosen.
         images: Whether they are images (N, H, W, C) for sure.
+        series: Times and places, of fields (N, *grid, C) over time; what is missing is NaN.
     """
 
     values: np.ndarray
     remarks: tuple[str, ...] = ()
     images: bool = False
+    series: Series | None = None
 
 
 # An encoded image, and what an error message calls it.

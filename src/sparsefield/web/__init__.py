@@ -1,1 +1,0 @@
-"""A page to play with: observe, reconstruct, compare. It calls what the command line calls."""
