@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sparsefield.inference.posterior import Posterior
     from sparsefield.inference.reconstruction import reconstruct
     from sparsefield.inference.universal import Interpolator
+    from sparsefield.integrations.estimator import SparseFieldRegressor
     from sparsefield.models import MODELS, build_model
     from sparsefield.samplers import SAMPLERS
 
@@ -37,6 +38,7 @@ __all__ = [
     "Observation",
     "Points",
     "Posterior",
+    "SparseFieldRegressor",
     "__version__",
     "build_model",
     "example",
@@ -60,6 +62,7 @@ _HOMES = {
     "Points": "data.query",
     "Posterior": "inference.posterior",
     "SAMPLERS": "samplers",
+    "SparseFieldRegressor": "integrations.estimator",
     "build_model": "models",
     "example": "data.photographs",
     "load": "inference.loading",

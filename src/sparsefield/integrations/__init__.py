@@ -1,0 +1,1 @@
+"""sparsefield inside scikit-learn and xarray."""
