@@ -137,6 +137,19 @@ def test_samples_of_kriging_have_the_closed_forms_mean_and_covariance():
     assert correlation[0, 1] > 0.95 and abs(correlation[0, 2]) < 0.5
 
 
+def test_samples_of_the_universal_model_are_joint_and_agree_with_its_deviation():
+    query = ORIGIN + EXTENT * np.array([[0.5, 0.5], [0.5, 0.51], [0.1, 0.9]])
+    est = sf.SparseFieldRegressor().fit(*stations(12))
+    mean, std = est.predict(query, return_std=True)
+    samples = est.sample_y(query, 1000, random_state=3)
+    np.testing.assert_allclose(samples.mean(1), mean, atol=0.2 * std.max())
+    np.testing.assert_allclose(samples.std(1), std, rtol=0.2)
+    correlation = np.corrcoef(samples)
+    assert correlation[0, 1] > max(0.8, abs(correlation[0, 2]))
+    other = est.sample_y(query, 1000, random_state=4)
+    assert abs(samples - other).max() > 0
+
+
 def test_more_than_three_features_are_kriged_and_said_so():
     rng = np.random.default_rng(0)
     X = rng.random((40, 5))

@@ -37,6 +37,7 @@ def command(
     recalibrate: bool = False,
     nfe: Annotated[int | None, arg(metavar="N")] = None,
     own_cells: bool = False,
+    check: bool = False,
 ) -> int:
     """Reconstruct the whole field from an image or from scattered points.
 
@@ -71,6 +72,8 @@ def command(
             as those observed: sharper, for models that have learnt it.
         recalibrate: Scale the standard deviation of the samples to the errors at held-out
             observations.
+        check: Afterwards, hold a tenth of the measurements back, predict them by the model and by
+            the baselines from the rest, and say which is better and by how much.
     """
     targets = _targets(input, out)
 
@@ -97,6 +100,10 @@ def command(
         print(f"{target}: {done}")
         if recalibrate:
             print(f"standard deviation of the samples scaled by {field.inflation:.3f}")
+        if check:
+            from sparsefield.evaluation.check import check_model
+
+            print(check_model(loaded, obs, seed=seed))
     return 0
 
 

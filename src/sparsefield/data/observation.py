@@ -277,6 +277,16 @@ class Observation:
         one = self._checked(*self._rows(index), *self._about)
         return self._checked(*one._rows(one.valid), *self._about)
 
+    def take(self, rows: ArrayLike) -> "Observation":
+        """Return some rows of a single set, by their numbers or by a mask (M,).
+
+        Raises:
+            InputError: This is a batch.
+        """
+        if self.coords.ndim != 2:
+            raise InputError("take takes rows of a single set; this is a batch")
+        return self._checked(*self._rows(torch.as_tensor(rows)), *self._about)
+
     def pad(self, count: int) -> "Observation":
         """Return it with zero rows, which are not valid, appended up to `count` rows."""
         extra = count - self.count

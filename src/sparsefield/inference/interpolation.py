@@ -21,6 +21,7 @@ from sparsefield.nn.mixture import Mixture
 FEWEST = 3
 OWN = 32  # observations at most whose surroundings share one context
 ASKED = 2048  # queries at a time
+ROWS = 32  # their number is made a multiple of this
 
 
 class Interpolated(NamedTuple):
@@ -143,13 +144,22 @@ def interpolate(
         task = standardise(seen, query[:0], measurements.stated)
         heard = hear([task])
         for numbers in np.split(view.asked, range(size, len(view.asked), size)):
-            part = task._replace(query=query[numbers])
+            part = task._replace(query=_padded(query[numbers]))
             found = _to_units(model(features_of([part], heard)), part)
             for whole, piece in zip(parts, found.value, strict=True):
-                whole[numbers] = piece
-            field_std[numbers] = found.field_std
+                whole[numbers] = piece[: len(numbers)]
+            field_std[numbers] = found.field_std[: len(numbers)]
             progress(len(numbers))
     return Interpolated(Mixture(*parts), field_std)
+
+
+def _padded(query: np.ndarray) -> np.ndarray:
+    """Return queries (Q, P) with the last one repeated up to a multiple of ROWS.
+
+    Products of matrices with few rows are rounded in another way; a prediction would depend, in
+    its last bits, on what else is asked.
+    """
+    return np.concatenate([query, query[-1:].repeat(-len(query) % ROWS, axis=0)])
 
 
 def _to_units(said: Prediction, task: Task) -> Interpolated:

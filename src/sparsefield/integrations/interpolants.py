@@ -10,14 +10,13 @@ from sparsefield.baselines.registry import BASELINES, reconstruct_baseline
 from sparsefield.core.errors import InputError, unknown_name
 from sparsefield.inference.interpolation import Measurements, interpolate
 from sparsefield.inference.interpolator import load_interpolator
+from sparsefield.inference.universal import draw
 from sparsefield.integrations.kriging import Kriging
 from sparsefield.integrations.readings import Forecast, Readings
 from sparsefield.models.universal import UniversalInterpolator
 
 UNIVERSAL = "universal"
 UNIVERSAL_DIMS = (1, 2, 3)
-# Queries whose number is a multiple of this are rounded alike, however many there are.
-ROWS = 32
 
 
 class Interpolant(Protocol):
@@ -68,12 +67,14 @@ class Universal:
 
     def predict(self, query: np.ndarray) -> Forecast:
         """Predict at positions (L, P)."""
-        value = interpolate(_load(self.name), self.given, _padded(query)).value
-        return Forecast(value.mean.numpy()[: len(query)], value.std.numpy()[: len(query)])
+        value = interpolate(_load(self.name), self.given, query).value
+        return Forecast(value.mean.numpy(), value.std.numpy())
 
     def sample(self, query: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Refuse, until there are joint samples."""
-        raise InputError("the universal model has no joint samples yet; use model='kriging'")
+        """Return joint samples (S, L) of what `Forecast.std` is about."""
+        said = interpolate(_load(self.name), self.given, query)
+        key = (int(rng.integers(2**63)),)
+        return draw(self.given, said, query, samples=count, key=key).numpy()
 
 
 class Baseline:
@@ -104,12 +105,3 @@ class Baseline:
 def _load(name: str) -> UniversalInterpolator:
     """Load the network once a process."""
     return load_interpolator() if name == UNIVERSAL else load_interpolator(Path(name))
-
-
-def _padded(query: np.ndarray) -> np.ndarray:
-    """Return queries (L, P) with the last one repeated up to a multiple of `ROWS`.
-
-    Products of matrices with few rows are rounded in another way; a prediction would depend, in
-    its last bits, on what else is asked.
-    """
-    return np.concatenate([query, query[-1:].repeat(-len(query) % ROWS, axis=0)])
