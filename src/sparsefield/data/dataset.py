@@ -257,11 +257,11 @@ def open_dataset(
 ) -> FieldDataset:
     """Open a data set on disk.
 
-    Names tell splits apart by the rules of Hugging Face: a folder that begins with train,
-    training, validation, valid, val, dev, test, testing, eval or evaluation, or a file of that
-    word (train-00000-of-00003.parquet, train.npy in an .npz). What is divided by other names is
-    refused. A single file, and a folder with all files in one place, have no splits: all of it is
-    read, and `remarks` say so.
+    Names tell splits apart by the rules of Hugging Face. A split is a folder whose name begins
+    with train, training, validation, valid, val, dev, test, testing, eval or evaluation, or a file
+    with such a word (train-00000-of-00003.parquet, train.npy in an .npz). Data that are divided by
+    other names are refused. A single file has no splits, nor has a folder with all files in one
+    place: all of it is read, and `remarks` say so.
 
     Args:
         path: A parquet file or folder in the Hugging Face layout (struct column `image` or `img`

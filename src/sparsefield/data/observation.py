@@ -50,8 +50,8 @@ class Observation:
             all are if it is not given. Rows that are not valid may hold anything, and become 0.
         grid: Cells along each axis of the grid whose cells were observed, P numbers; None for
             measurements at points.
-        frame: Where [-1, 1] lies in the world. `Observation.at` takes coordinates in the units of
-            a frame.
+        frame: The domain in physical units, which [-1, 1] stands for. `Observation.at` takes
+            coordinates in these units.
 
     Floating-point tensors keep their type. Arrays and sequences become float64 where float32 would
     lose digits, and float32 elsewhere. Rows of masked arrays that are masked were not observed:
@@ -118,7 +118,7 @@ class Observation:
         units: Sequence[str] | None = None,
         frame: Frame | None = None,
     ) -> "Observation":
-        """Return measurements at places in units of their own, as degrees or metres.
+        """Return measurements at places in physical units, such as degrees or metres.
 
         Args:
             physical: Positions (M, P) in the units of the frame; masked rows were not observed.
@@ -305,13 +305,13 @@ class Observation:
         """Return it as observations of cells of a grid with so many cells along each axis."""
         return self._checked(*self._tensors, _grid(grid, self.dims), self.frame, self.quantities)
 
-    def repeat(self, draws: int) -> "Observation":
-        """Return the batch repeated for S draws, shape (S B, M, ...), draw by draw.
+    def repeat(self, samples: int) -> "Observation":
+        """Return the batch S times in a row, for S samples: shape (S B, M, ...).
 
-        `unflatten(0, (S, B))` on a result separates the draws again.
+        `unflatten(0, (S, B))` on a result separates the samples again.
         """
         parts = self.batched()._tensors
-        copies = [None if p is None else p.repeat(draws, *[1] * (p.ndim - 1)) for p in parts]
+        copies = [None if p is None else p.repeat(samples, *[1] * (p.ndim - 1)) for p in parts]
         return self._checked(*copies, *self._about)
 
     def merged(self) -> "Observation":

@@ -142,7 +142,7 @@ class ModelSamples:
 def start_noise(
     model: Model, task: Task, number: int, step: int = 0, *, coords: Tensor | None = None
 ) -> Tensor:
-    """Return the base noise (B, L, C) of a numbered sample; an item's depends on no other.
+    """Return the source noise (B, L, C) of a numbered sample; an item's depends on no other.
 
     Args:
         model: The model.

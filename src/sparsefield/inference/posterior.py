@@ -55,8 +55,8 @@ class Posterior:
     """What a model knows of a field given observations of it; see `Model.condition`.
 
     Results are functions of the coordinates: grids agree at shared points, unless a grid asks for
-    its native resolution. Exact observations are reproduced exactly, except by an autoencoder,
-    which reproduces them as well as its code does.
+    its native resolution. Exact observations are reproduced exactly. Only an autoencoder
+    reproduces them approximately, as its code does not hold all of them.
 
     Args:
         flow: The flow, in evaluation mode.
@@ -164,12 +164,12 @@ class Posterior:
         return Field(mean, at, self.obs, std=std, samples=samples, made=made)
 
     def within(self, at: Grid | Points | None, nfe: int, *, seed: int = 0) -> Field:
-        """Return the best field that so many evaluations of the network can make.
+        """Return the best field for an NFE budget: a number of network evaluations.
 
         One evaluation gives the posterior mean, whose squared error is least. Up to 20 give one
-        sample. More give several samples of at least ten evaluations each: their mean, the
-        `estimate` of the result, comes back to the posterior mean, and their standard deviation
-        says how sure it is.
+        sample. More give several samples of at least ten evaluations each. Their mean, the
+        `estimate` of the result, approaches the posterior mean. Their standard deviation says how
+        sure it is.
 
         Args:
             at: Where; None as in `mean`.
@@ -196,8 +196,8 @@ class Posterior:
         """Return the posterior with samples scaled so that they err as much as they vary.
 
         Every observation is predicted from those of the other folds, see `inflation_factor`; no
-        truth is needed. Samples are made on the whole field, as a model may let points depend on
-        those beside them. It takes `folds` times the evaluations of `samples` samples.
+        truth is needed. Samples are made on the whole field, because a model may let a point
+        depend on those beside it. It takes `folds` times the evaluations of `samples` samples.
 
         Args:
             at: Where the field will be wanted; None as in `mean`.

@@ -103,8 +103,9 @@ def covers(samples: Tensor, truth: Tensor, level: float) -> Tensor:
 
     The interval ends at the Weibull quantiles, rank `q (S + 1)` among the sorted samples, where
     calibrated samples cover `level` in expectation if `S >= 2 / (1 - level) - 1`: 3 samples for
-    50 %, 9 for 80 %, 19 for 90 %, 39 for 95 %. Between two ranks that holds nearly: 50 % of 6
-    samples are 52 % for normal values. Fewer samples cover `reachable_level`, less than asked.
+    50 %, 9 for 80 %, 19 for 90 %, 39 for 95 %. Numbers in between are nearly right: for normal
+    values the 50 % interval of 6 samples covers 52 %. Fewer samples cover less than asked, namely
+    `reachable_level`.
 
     Reference: Hyndman and Fan, Sample quantiles in statistical packages (1996), definition 6.
 
@@ -145,7 +146,7 @@ def reachable_level(level: float, samples: int) -> float:
 def coverage(samples: Tensor, truth: Tensor, level: float, where: Tensor | None = None) -> Tensor:
     """Return the fraction of true values inside the central interval of the samples, per item.
 
-    To be held against `reachable_level(level, S)`, see `covers`.
+    Compare it with `reachable_level(level, S)`; see `covers`.
 
     Args:
         samples: Sampled fields, shape (S, B, L, C), at least two.
@@ -166,10 +167,9 @@ def rank_histogram(samples: Tensor, truth: Tensor, where: Tensor | None = None) 
     """Return how often the truth takes each rank among the samples, per item, shape (B, S + 1).
 
     Rank r means that r of the S samples are smaller. All ranks are equally probable if samples and
-    truth are exchangeable; outer ranks prevail if samples are too sure. Where samples equal the
-    truth, as they do at the ends of a clipped range, one count is shared out evenly among the
-    ranks that are tied: what taking one of them at random gives on average. Histograms of items
-    add up.
+    truth are exchangeable. Outer ranks prevail if samples are too sure. Where samples equal the
+    truth, as they do at the ends of a clipped range, the count is divided evenly among the tied
+    ranks, which is the average of taking one of them at random. Histograms of items may be added.
 
     Reference: Hamill, Interpretation of rank histograms for verifying ensemble forecasts (2001).
 
@@ -234,7 +234,7 @@ def mse_of_averages(
 
 
 def spread_skill(samples: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return the ratio of spread to skill of each item, 1 if samples and truth are exchangeable.
+    """Return the spread-skill ratio of each item, 1 if samples and truth are exchangeable.
 
     `sqrt((S + 1) / S) sqrt(mean variance of the samples) / rmse of their mean`.
 
@@ -261,9 +261,10 @@ def delta_cal(
 ) -> Tensor:
     """Return the variance of the samples over the squared error of the mean, per item.
 
-    It is 1 for samples from the true posterior and its mean; with the mean of S such samples in
-    place of the posterior's, `S / (S + 1)`. That holds of the two parts averaged over many values:
-    the ratio of a single item is large wherever the mean happened to be lucky.
+    Samples from the true posterior, with its mean, give 1. With the mean of S such samples in
+    place of the posterior's they give `S / (S + 1)`. Both hold where numerator and denominator
+    are averaged over many values. The ratio of a single item is large if its mean happens to be
+    close.
 
     Args:
         samples: Sampled fields, shape (S, B, L, C), at least two.

@@ -12,9 +12,9 @@ from sparsefield.nn.tokens import PointTokens
 
 
 class PerceiverIO(Backbone):
-    """Latents read observations and noisy queries, think, and are read by the queries.
+    """Latents attend to observations and noisy queries, then to each other; queries read them.
 
-    Queries are read as well as observations: what they hold at one point bears on all others.
+    The latents see the noisy values of the queries too, so that each can affect all others.
 
     References:
         Perceiver IO: A General Architecture for Structured Inputs & Outputs (Jaegle et al.,

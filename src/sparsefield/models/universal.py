@@ -253,7 +253,7 @@ class UniversalInterpolator(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention by content and distance, and a perceptron; pre-norm, residual.
+    """Attention by content and distance, and an MLP; pre-norm, residual.
 
     Args:
         width: Channels D; divisible by `heads`.

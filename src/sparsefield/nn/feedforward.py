@@ -1,4 +1,4 @@
-"""The position-wise perceptron that follows a mixing layer."""
+"""The position-wise MLP that follows a mixing layer."""
 
 from torch import nn
 

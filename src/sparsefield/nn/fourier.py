@@ -48,7 +48,7 @@ class FourierFeatures(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of 1000 t, followed by a two-layer perceptron.
+    """Sinusoids of 1000 t, followed by a two-layer MLP.
 
     References:
         Denoising Diffusion Probabilistic Models (Ho et al., 2020), Appendix B.

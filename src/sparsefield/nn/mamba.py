@@ -122,12 +122,12 @@ def _initial_step_bias(inner: int, low: float = 1e-3, high: float = 1e-1) -> Ten
 
 
 class MambaBlock(nn.Module):
-    """A pre-norm residual Mamba layer, followed by a pre-norm perceptron if `hidden` is set.
+    """A pre-norm residual Mamba layer, followed by a pre-norm MLP if `hidden` is set.
 
     Args:
         width: Channels D.
         state: State size N per channel.
-        hidden: Hidden channels of the perceptron; none if 0.
+        hidden: Hidden channels of the MLP; none if 0.
     """
 
     def __init__(self, width: int, state: int = 16, hidden: int = 0) -> None:
@@ -157,7 +157,7 @@ class MambaStack(nn.Module):
         width: Channels D.
         depth: Blocks.
         state: State size N per channel.
-        hidden: Hidden channels of each block's perceptron; none if 0.
+        hidden: Hidden channels of each block's MLP; none if 0.
         reverse: Read from last to first.
     """
 
@@ -187,7 +187,7 @@ class BidirectionalMamba(nn.Module):
         width: Channels D.
         depth: Blocks per direction.
         state: State size N per channel.
-        hidden: Hidden channels of each block's perceptron; none if 0.
+        hidden: Hidden channels of each block's MLP; none if 0.
     """
 
     def __init__(self, width: int, depth: int, state: int = 16, hidden: int = 0) -> None:

@@ -7,7 +7,7 @@ from sparsefield.nn.feedforward import FeedForward
 
 
 class PerceiverIteration(nn.Module):
-    """Cross-attention to a context, self-attention among queries, perceptron; each residual.
+    """Cross-attention to a context, self-attention among queries, MLP; each residual.
 
     References:
         Perceiver: General Perception with Iterative Attention (Jaegle et al., 2021), section 3.1.
@@ -15,7 +15,7 @@ class PerceiverIteration(nn.Module):
     Args:
         width: Channels D; divisible by `heads`.
         heads: Attention heads.
-        expand: Hidden channels of the perceptron per channel.
+        expand: Hidden channels of the MLP per channel.
     """
 
     def __init__(self, width: int, heads: int, expand: int = 2) -> None:

@@ -1,4 +1,4 @@
-"""The transformer layer: self-attention and a perceptron."""
+"""The transformer layer: self-attention and an MLP."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from sparsefield.nn.feedforward import FeedForward
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and a pre-norm perceptron, each residual.
+    """Pre-norm self-attention and a pre-norm MLP, each residual.
 
     References:
         On Layer Normalization in the Transformer Architecture (Xiong et al., 2020), Table 1.
@@ -15,7 +15,7 @@ class TransformerBlock(nn.Module):
     Args:
         width: Channels D; divisible by `heads`.
         heads: Attention heads.
-        feedforward: The perceptron, D to D channels.
+        feedforward: The MLP, D to D channels.
     """
 
     def __init__(self, width: int, heads: int, feedforward: nn.Module) -> None:
@@ -38,7 +38,7 @@ class TransformerStack(nn.Module):
         width: Channels D; divisible by `heads`.
         depth: Blocks.
         heads: Attention heads.
-        hidden: Hidden channels of each block's perceptron.
+        hidden: Hidden channels of each block's MLP.
     """
 
     def __init__(self, width: int, depth: int, heads: int, hidden: int) -> None:

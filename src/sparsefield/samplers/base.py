@@ -85,8 +85,8 @@ class Sampler(ABC):
     """Integrate a flow from source noise at t = 0 to data at t = 1.
 
     Attributes:
-        order: The error falls as steps to the power of minus this; for stochastic samplers that of
-            mean and variance.
+        order: Power of the step size with which the error falls. For stochastic samplers it is the
+            error of mean and variance.
         stochastic: Fresh noise enters on the way.
         adaptive: It chooses its own steps.
     """
@@ -171,7 +171,7 @@ class FixedStepSampler(Sampler):
             memory: What the step before returned beside its state; None in the first step.
 
         Returns:
-            The state (B, L, C) at time s, and what the next step is to know of this one.
+            The state (B, L, C) at time s, and what the next step needs to know of this one.
         """
 
     @torch.no_grad()

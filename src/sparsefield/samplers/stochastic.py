@@ -20,7 +20,7 @@ from sparsefield.samplers.base import ConditionedFlow, FixedStepSampler
 
 
 class AncestralSampler(FixedStepSampler):
-    """Put estimated data, kept noise and fresh noise together at the next time."""
+    """A sampler whose states combine estimated data, kept noise and fresh noise."""
 
     order = 1
     stochastic = True
@@ -61,7 +61,7 @@ class SDE(AncestralSampler):
     Args:
         steps: See `FixedStepSampler`.
         grid: See `FixedStepSampler`.
-        temperature: T, at least 0; how often noise is renewed.
+        temperature: T, at least 0; with more, noise is renewed more often.
 
     Raises:
         InputError: The temperature is negative.

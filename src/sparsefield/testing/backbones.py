@@ -51,9 +51,9 @@ class Case:
 def check_backbone(backbone: Backbone, channels: int = 3, dims: int = 2, *, seed: int = 0) -> None:
     """Check that a backbone keeps the contract of `Backbone`, and all that it claims.
 
-    The backbone itself is left as it is: the checks see a copy with random numbers added to its
-    weights, so that nothing stays unseen because a weight starts at zero. A small one is checked
-    within a second. The claim of linear cost is not tested.
+    The checks use a copy of the backbone with random numbers added to its weights, since a weight
+    that starts at zero could hide a fault. A small backbone is checked within a second. The claim
+    of linear cost is not tested.
 
     Args:
         backbone: The backbone, on the CPU.
@@ -62,7 +62,7 @@ def check_backbone(backbone: Backbone, channels: int = 3, dims: int = 2, *, seed
         seed: Seed of weights and data.
 
     Raises:
-        AssertionError: It does not; the message says in which way.
+        AssertionError: The contract is broken; the message says how.
     """
     assert isinstance(backbone, Backbone), f"{type(backbone).__name__} is no Backbone"
     assert isinstance(getattr(backbone, "claims", None), Claims), "a backbone states its claims"

@@ -26,9 +26,9 @@ def check_format(
 ) -> None:
     """Check that a registered format keeps the contract of its task.
 
-    A reader takes suffixes in capital letters, changes no file, refuses what is missing or no
-    regular file without waiting for it, and says in one line what is wrong with a damaged file:
-    nothing but `InputError` leaves it. A writer makes a file or none.
+    A reader takes suffixes in capital letters and changes no file. It refuses at once a path that
+    is missing or no regular file. It says in one line what is wrong with a damaged file, and
+    raises nothing but `InputError`. A writer makes a whole file or none.
 
     Args:
         name: Key of `FORMATS`.
@@ -40,7 +40,7 @@ def check_format(
         seed: Seed of the damage.
 
     Raises:
-        AssertionError: The contract is broken, and how.
+        AssertionError: The contract is broken; the message says how.
     """
     handler = getattr(FORMATS[name], task)
     assert handler is not None, f"{name} has nothing for the task '{task}'"

@@ -52,15 +52,16 @@ class GaussianBackbone(Backbone):
 def check_sampler(kind: Callable[..., Sampler], **settings: Any) -> None:
     """Check that a sampler keeps the contract of `Sampler`, and has the order that it states.
 
-    The error (of stochastic samplers that of the variance) must fall at least as it says, on the
-    linear and on the variance-preserving path. It takes a second or two.
+    The error must fall with the stated order at least, on the linear and on the
+    variance-preserving path. Of stochastic samplers it is the error of the variance. The check
+    takes a second or two.
 
     Args:
         kind: Class of the sampler; it takes `steps` unless it is adaptive.
         settings: Its other settings.
 
     Raises:
-        AssertionError: It does not; the message says in which way.
+        AssertionError: The contract is broken; the message says how.
     """
 
     def make(steps: int) -> Sampler:
