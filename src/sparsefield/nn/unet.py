@@ -82,6 +82,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(level(i) for i in range(len(widths)))
         self.up = nn.ModuleList(level(i) for i in range(len(steps)))
         self.shrink = nn.ModuleList(MatrixConv(4 * fine, coarse, 1) for fine, coarse in steps)
+        self.norm = nn.LayerNorm(widths[0])  # of each cell: what reads it needs a known scale
         self.grow = nn.ModuleList(MatrixConv(coarse, 4 * fine, 1) for fine, coarse in steps)
 
     def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
@@ -95,7 +96,7 @@ class UNet(nn.Module):
         for index in reversed(range(len(self.grow))):
             x = skips[index] + F.pixel_shuffle(self.grow[index](x), 2)
             x = _through(self.up[index], x, vector)
-        return F.relu(x)
+        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 
 
 def _through(blocks: nn.Module, x: Tensor, vector: Tensor | None) -> Tensor:
