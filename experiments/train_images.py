@@ -311,11 +311,29 @@ def bundle(folder: Path, path: Path) -> None:
     state = torch.load(folder / f"{stage}.pt", weights_only=True)
     curve = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     last = {line["stage"]: line for line in curve}
+    stages = [_stage(line) for line in last.values()]
+    card = {"training": stages, "curve": curve}
     spec = ModelSpec(
-        "unet", SETTINGS, "data", SHIFT, Normalizer.unit_range(3), (32, 32),
-        card={"training": list(last.values())},
-    )  # fmt: skip
+        "unet", SETTINGS, "data", SHIFT, Normalizer.unit_range(3), (32, 32), card=card
+    )
     save_checkpoint(path, spec, state["average"], torch.bfloat16)
+
+
+def _stage(line: dict) -> dict:
+    """Return the last line of a stage as model cards describe training."""
+    trunk = line["stage"] == "trunk"
+    settings = {
+        "flow": {"mean_fraction": float(trunk)},
+        "data": {"scales": [1, 2, 4] if trunk else [1]},
+        "optimizer": {"lr": "0.006 (Muon) and 0.0006 (AdamW)"},
+    }
+    return {
+        "data": ["cifar10", "tiny_imagenet"],
+        "settings": settings,
+        "steps": line["steps"],
+        "images": line["images"],
+        "seconds": round(60 * line["minutes"]),
+    }
 
 
 def main() -> None:

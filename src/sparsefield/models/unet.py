@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsefield.core.errors import InputError
+from sparsefield.data.grids import cell_centres
 from sparsefield.data.observation import Observation
 from sparsefield.data.raster import cubic_at, is_grid, mean_in_cells
 from sparsefield.flow.backbone import Backbone, Claims, Query
@@ -17,12 +18,17 @@ from sparsefield.nn.fill import fill_by_averaging
 from sparsefield.nn.fourier import TimeEmbedding
 from sparsefield.nn.unet import MatrixConv, UNet, on_multiple
 
+# Side of the largest images that the trunk is trained on, and the distance from all observations,
+# in cells, beyond which larger ones are looked at on a coarser grid first.
+TRAINED_SIDE, REACH = 64, 8
+
 
 class Encoded(NamedTuple):
     """What the trunk makes of the observations alone, on the grid of their cells.
 
     Attributes:
         features: Features (B, D, H, W).
+        reaching: Features that also see what a coarser grid says of the middle of wide holes.
         guess: First guess (B, C, H, W), standardised.
         weight: 1 in observed cells, 0 elsewhere (B, 1, H, W).
         centre: Mean of the observed values (B, 1, C).
@@ -30,6 +36,7 @@ class Encoded(NamedTuple):
     """
 
     features: Tensor
+    reaching: Tensor
     guess: Tensor
     weight: Tensor
     centre: Tensor
@@ -81,14 +88,44 @@ class GridInterpolator(nn.Module):
 
     def encode(self, values: Tensor, weight: Tensor) -> Encoded:
         """Encode values (B, C, H, W) with weights (B, 1, H, W), 0 where nothing was observed."""
-        count = weight.sum((2, 3), keepdim=True)
-        centre = (values * weight).sum((2, 3), keepdim=True) / count
-        variance = ((values - centre).square() * weight).sum((2, 3), keepdim=True) / count
-        std = (variance.mean(1, keepdim=True) + 1e-3).sqrt()
+        features, guess, centre, std = self._look(values, weight)
+        reaching = features
+        if (whole := self._reach(values, weight)) is not None:
+            reaching, guess = self._look(*whole, (centre, std))[:2]
+        return Encoded(features, reaching, guess, weight, centre[:, None, :, 0, 0], std[:, 0])
+
+    def _look(
+        self, values: Tensor, weight: Tensor, scale: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return features and guess of standardised values, their centre and scale."""
+        centre, std = scale or _scale(values, weight)
         seen = (values - centre) / std * weight
         guess = fill_by_averaging(seen, weight)
         features = on_multiple(self.trunk, torch.cat([seen, weight, guess], dim=1)).float()
-        return Encoded(features, guess, weight, centre[:, None, :, 0, 0], std[:, 0])
+        return features, guess, centre, std
+
+    def _reach(self, values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return values with the middle of wide holes put in from a grid half as fine, if any.
+
+        The U-Net has been trained on small images. In a larger one it knows too little of what
+        lies farther from all observations than it has seen; a coarser grid brings it near.
+        """
+        if min(weight.shape[-2:]) <= TRAINED_SIDE:
+            return None
+        far = F.max_pool2d(weight, 2 * REACH + 1, 1, REACH) == 0
+        if not bool(far.any()):
+            return None
+        share = F.avg_pool2d(weight, 2, ceil_mode=True)
+        means = F.avg_pool2d(values * weight, 2, ceil_mode=True) / share.clamp_min(1e-8)
+        coarse = self.encode(means, (share > 0).to(weight))
+        shape = share.shape[-2:]
+        centres = cell_centres(shape, device=share.device).expand(len(share), -1, -1)
+        mean, _ = self(coarse, centres, share.new_ones(len(share)))
+        field = mean.transpose(1, 2).unflatten(2, shape)
+        fine = F.interpolate(field, scale_factor=2, mode="bilinear", align_corners=False)
+        height, width = weight.shape[-2:]
+        fine = fine[..., :height, :width]
+        return torch.where(far, fine, values), torch.where(far, 1.0, weight)
 
     def forward(self, encoded: Encoded, coords: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the residual, both (B, L, C).
@@ -98,18 +135,28 @@ class GridInterpolator(nn.Module):
             coords: Points (B, L, 2).
             side: Side of the queries' cells (B,) in observed cells.
         """
-        known = torch.cat([encoded.features, encoded.guess], dim=1)
+        known = torch.cat([encoded.features, encoded.reaching, encoded.guess], dim=1)
         if is_grid(coords, known.shape[-2:]):
             found, phase = known.flatten(2).transpose(1, 2), torch.zeros_like(coords)
         else:
             found, phase = cubic_at(known, coords)
-        features, guess = found.split([encoded.features.shape[1], encoded.guess.shape[1]], -1)
-        read = torch.cat([features, _place(phase, side)], dim=-1)
+        width, place = encoded.features.shape[1], _place(phase, side)
+        features, reaching, guess = found.split([width, width, encoded.guess.shape[1]], -1)
+        read = torch.cat([reaching, place], dim=-1)
         mean = guess + self.head(F.relu(self.hidden(read))).float()
-        # what is learnt of the size leaves the features to the mean
-        size = self.size_head(F.relu(self.size_hidden(read.detach()))).float()
+        # What is learnt of the size leaves the features to the mean.
+        read = torch.cat([features, place], dim=-1).detach()
+        size = self.size_head(F.relu(self.size_hidden(read))).float()
         size = (size - 1.5).clamp(-8, 2).exp()
         return encoded.centre + encoded.std * mean, encoded.std * size
+
+
+def _scale(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean (B, C, 1, 1) and standard deviation (B, 1, 1, 1) of the observed values."""
+    count = weight.sum((2, 3), keepdim=True)
+    centre = (values * weight).sum((2, 3), keepdim=True) / count
+    variance = ((values - centre).square() * weight).sum((2, 3), keepdim=True) / count
+    return centre, (variance.mean(1, keepdim=True) + 1e-3).sqrt()
 
 
 def _place(phase: Tensor, side: Tensor) -> Tensor:
