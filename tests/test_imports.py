@@ -23,7 +23,8 @@ LAYERS = [
     {"training", "xarray"},
     {"profiling"},
     {"testing"},
-    {"cli", "web"},
+    {"web"},
+    {"cli"},
     {"__main__"},
 ]
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -109,7 +109,7 @@ def test_terminals_that_know_ascii_alone_are_served(variables):
             ["'val'", "validation"],
         ),
         (["evaluate", "baselines", "--data", "data.npy", "--density", "0"], ["density", "0"]),
-        (["reconstruct", "gone.png", "--out", "a.jpg"], ["a.jpg", ".png"]),
+        (["reconstruct", "gone.png", "--out", "a.gif"], ["a.gif", ".png"]),
         (["masks", "verify", "--split", "val"], ["'val'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

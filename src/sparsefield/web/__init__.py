@@ -1,0 +1,1 @@
+"""A page to play with: observe, reconstruct, compare. It calls what the command line calls."""
