@@ -11,12 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import superres_report
 from pages import ROOT, interval, markdown, read_as, update
 
 from sparsefield.evaluation.comparison import Evaluation
-from sparsefield.evaluation.differences import Differences
-from sparsefield.evaluation.superres import ENLARGED, SuperresReport
 
 
 def main() -> int:
@@ -24,12 +21,8 @@ def main() -> int:
 
 
 def render() -> str:
-    """Write what was measured of means, samples and finer grids as Markdown."""
-    parts = [
-        table(read_as(Evaluation, "default")),
-        trust(read_as(Evaluation, "default_samples")),
-        finer(read_as(SuperresReport, "superres_tiny_imagenet")),
-    ]
+    """Write what was measured of means and samples as Markdown."""
+    parts = (table(read_as(Evaluation, "default")), trust(read_as(Evaluation, "default_samples")))
     return "\n\n".join(parts)
 
 
@@ -70,29 +63,6 @@ def trust(report: Evaluation) -> str:
         f"--samples {how.samples} --baselines kriging --json results/default_samples.json"
     )
     return f"{paragraph(text)}\n\nMade by `{command}`."
-
-
-def finer(report: SuperresReport) -> str:
-    """Write what asking for cells finer than the observed ones is worth."""
-    ((size, part),) = report.sizes.items()
-    head, side = report.head, report.observed
-    ranked = sorted(part.baselines, key=lambda name: -part.baselines[name]["psnr"].value)
-    own, other = (
-        next(name for name in ranked if (name in ENLARGED) is kind) for kind in (True, False)
-    )
-    text = f"""Finer than what is observed, on {head.n:,} images of `{head.data}` {head.split}:
-        from {head.density:.0%} of {side} x {side} cells to the truth at {size} x {size}, the mean
-        has {interval(part.mean, "psnr", 2)} dB. Image by image that is
-        {gain(part.differences[other])} dB more than {other}, the best baseline on the same points,
-        and {gain(part.differences[own])} dB more than its own 32 x 32 mean, enlarged ({own})."""
-    made = superres_report.command("superres_tiny_imagenet", report)
-    return f"{paragraph(text)}\n\nMade by `{made}`."
-
-
-def gain(differences: Differences) -> str:
-    """Write by how much the mean is better than a baseline, with its interval."""
-    found = differences.scores["psnr"]
-    return f"{-found.value:.3f} [{-found.high:.3f}, {-found.low:.3f}]"
 
 
 def paragraph(text: str) -> str:

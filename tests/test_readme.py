@@ -10,6 +10,7 @@ from sparsefield.models import MODELS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PYTHON = (ROOT / "docs" / "python.md").read_text()
 
 
 def test_the_examples_run_as_written(tmp_path, monkeypatch):
@@ -23,6 +24,20 @@ def test_the_examples_run_as_written(tmp_path, monkeypatch):
     assert (tmp_path / "field.png").stat().st_size > 10_000
     for example in others:
         exec(example, names)
+
+
+def test_the_examples_of_the_python_page_run_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for example in re.findall(r"```python\n(.*?)```", PYTHON, re.DOTALL):
+        exec(example, names)
+    low, high, field = (names[name] for name in ("low", "high", "field"))
+    assert ((low <= field.mean) & (field.mean <= high)).float().mean() > 0.8
+    assert (tmp_path / "field.npz").stat().st_size > 10_000
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 120
 
 
 def test_every_command_it_names_exists():
