@@ -1,4 +1,4 @@
-"""The pages on extending the package run as written."""
+"""The guides and the pages on extending the package run as written."""
 
 import re
 import tomllib
@@ -12,6 +12,8 @@ from sparsefield.data.formats import FORMATS, write_field
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "extending").glob("*.md"))
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+NEEDED = {"estimator": ["sklearn"], "xarray": ["xarray", "dask"]}
 
 
 def blocks(page, language):
@@ -62,6 +64,16 @@ def test_the_format_reads_what_it_wrote(tmp_path, monkeypatch):
     obs = sf.read("field.asc")
     assert obs.grid == (3, 5)
     np.testing.assert_array_equal(obs.values.reshape(3, 5, 1), values)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_a_guide_runs(page, tmp_path, monkeypatch):
+    for package in NEEDED.get(page.stem, []):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in blocks(page, "python"):
+        exec(compile(code, page.name, "exec"), names)
 
 
 def test_the_backbone_is_named_in_a_preset_and_built(tmp_path, monkeypatch):

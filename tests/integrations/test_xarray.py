@@ -128,22 +128,22 @@ def test_fields_along_other_coordinates():
 
 
 def test_a_field_is_reconstructed_on_another_grid_from_a_grid_and_from_stations():
-    truth = temperatures(10)
-    fine = temperatures(5).rename(lat="latitude", lon="longitude")
-    on_fine, std = with_gaps(truth).sparsefield.reconstruct(fine, return_std=True)
+    truth = temperatures(20)
+    fine = temperatures(10).rename(lat="latitude", lon="longitude")
+    on_fine, std = with_gaps(truth, 0.2).sparsefield.reconstruct(fine, return_std=True)
     assert on_fine.dims == ("time", "latitude", "longitude") and on_fine.shape == fine.shape
     assert on_fine.attrs == truth.attrs and std.shape == fine.shape
     np.testing.assert_array_equal(on_fine.longitude, fine.longitude)
-    assert float(np.abs(on_fine - fine).max()) < 0.7
+    assert float(np.abs(on_fine - fine).mean()) < 0.5
     rng = np.random.default_rng(0)
-    picks = xr.DataArray(rng.permutation(17 * 36)[:150], dims="station")
+    picks = xr.DataArray(rng.permutation(9 * 18)[:120], dims="station")
     stations = truth.stack(cell=("lat", "lon")).isel(cell=picks)
     stations = stations.drop_vars("cell").assign_coords(
         lat=("station", stations.lat.values), lon=("station", stations.lon.values)
     )
     back = stations.sparsefield.reconstruct(truth)
     assert back.dims == truth.dims
-    assert float(np.abs(back - truth).mean()) < 0.3
+    assert float(np.abs(back - truth).mean()) < 0.5
 
 
 def test_a_field_of_too_few_values_keeps_its_gaps_and_says_so():

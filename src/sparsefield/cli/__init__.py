@@ -23,6 +23,7 @@ COMMANDS = {
     "monitor": ("monitor", "show how a run is doing"),
     "stop": ("stop", "save a run and end its process"),
     "reconstruct": ("reconstruct", "reconstruct an image or a table of points"),
+    "place": ("place", "choose where to measure next"),
     "evaluate": ("evaluate", "score a model, or the baselines alone, on a data set"),
     "superres": ("superres", "score a model against truth finer than what it observes"),
     "compare": ("compare", "compare models and baselines on identical masks and noise"),
