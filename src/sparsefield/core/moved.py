@@ -62,7 +62,7 @@ NAMES: dict[str, dict[str, str]] = {
         "bounded_chunk": "inference.model.bounded_chunk",
         "copy_observed": "inference.conditioned.copy_observed",
         "draw_samples": "inference.model.draw_samples",
-        "load": "inference.model.load",
+        "load": "inference.loading.load",
         "posterior_mean": "inference.model.posterior_mean",
     },
     "inference.reconstruction": {"Reconstruction": "inference.field.Field"},
