@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 import sparsefield as sf
@@ -71,6 +72,9 @@ def test_a_guide_runs(page, tmp_path, monkeypatch):
     for package in NEEDED.get(page.stem, []):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
+    greys = PIL.Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    greys.convert("RGB").save("photo.jpg")  # what a reader has
+    greys.save("mask.png")
     names = {}
     for code in blocks(page, "python"):
         exec(compile(code, page.name, "exec"), names)
