@@ -1,10 +1,11 @@
 """The page in a real browser: bring, paint, reconstruct, compare, cancel, and what goes wrong.
 
-    SPARSEFIELD_SCREENSHOTS=docs/images/page python -m pytest -m slow tests/web/test_browser.py
+    SPARSEFIELD_SCREENSHOTS=docs/figures python -m pytest -m slow tests/web/test_browser.py
 
 keeps pictures of what the tests see.
 """
 
+import io
 import os
 import shutil
 import socket
@@ -75,7 +76,9 @@ def keep(page, name):
     """Keep a picture where somebody asked for it."""
     if folder := os.environ.get("SPARSEFIELD_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+        page.evaluate("window.scrollTo(0, 0)")
+        shot = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+        shot.save(Path(folder) / f"page_{name}.webp", quality=88)
 
 
 def small(page, name="cat", size="64"):
@@ -200,7 +203,7 @@ def test_what_cannot_be_read_is_said(page, tmp_path):
 def test_stations_are_read_added_and_removed(page):
     page.get_by_role("button", name="stations").click()
     page.locator("figure canvas").first.wait_for()
-    assert "120 stations over lon and lat" in page.inner_text("#given")
+    assert "120 stations of temperature" in page.inner_text("#given")
     canvas = page.locator("figure canvas").first
     page.fill("#reading", "25")
     canvas.click(position={"x": 60, "y": 70})

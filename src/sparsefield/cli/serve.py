@@ -1,5 +1,6 @@
 """sparsefield serve: a page in the browser to observe, reconstruct and compare."""
 
+import logging
 import sys
 import webbrowser
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ def command(
         raise InputError(f"the page needs {' and '.join(missing)}: install sparsefield[web]")
     if not 0 <= port < 65536:
         raise InputError(f"a port is a number from 0 to 65535, not {port}")
+    logging.getLogger("sparsefield.data").setLevel(logging.WARNING)
     import uvicorn
 
     from sparsefield.web.app import build_app

@@ -114,7 +114,7 @@ class Upload:
                 f"{self.name} has {obs.count:,} measurements; a page shows {MOST_STATIONS:,}. "
                 "The command line has no such limit"
             )
-        frame = obs.frame
+        frame, channels = obs.frame, obs.quantities or ()
         names = list(frame.names) if frame else ["z", "y", "x"][-obs.dims :]
         seen = obs.valid
         return {
@@ -122,6 +122,7 @@ class Upload:
             "units": list(frame.units) if frame else [""] * obs.dims,
             "low": list(frame.low) if frame else [-1.0] * obs.dims,
             "high": list(frame.high) if frame else [1.0] * obs.dims,
+            "quantities": [each.name for each in channels],
             "places": obs.physical()[seen].tolist(),
             "values": obs.values[seen].tolist(),
         }
@@ -142,11 +143,11 @@ class Uploads:
             InputError: Nothing can be read from files with this suffix, or it is empty.
         """
         plain = Path(name.replace("\\", "/")).name[-80:] or "file"
-        need_handler(Path(plain), "observation")
+        suffixes = need_handler(Path(plain), "observation").suffixes
         if not data:
             raise InputError(f"{plain} is empty")
         key = token_urlsafe(12)
-        suffix = "".join(Path(plain).suffixes[-1:])
+        suffix = next(each for each in suffixes if plain.lower().endswith(each))
         path = Path(self._folder.name) / f"{key}{suffix}"
         path.write_bytes(data)
         upload = Upload(key, owner, plain, path)

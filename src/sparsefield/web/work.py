@@ -317,7 +317,7 @@ def _facts(
     return {
         "shape": list(made.shape or ()),
         "channels": int(made.mean.shape[-1]),
-        "image": obs.grid is not None,
+        "image": obs.grid is not None and frame is None,
         "observed": int(obs.valid.sum()),
         "model": request.model,
         "methods": dict(methods),
@@ -326,6 +326,7 @@ def _facts(
         "steps": len(arrays["steps"]) if "steps" in arrays else 0,
         "frame": None if frame is None else _frame(frame),
         "nfe": made.nfe,
+        "spread": "of the samples" if made.marginal is None else "of a new value",
     }
 
 

@@ -395,13 +395,13 @@ async function present(job) {
   const made = [editorPanel(), panel("mean", `${facts.model}: mean`, method(facts.model, "mean"))];
   if (arrays.std) {
     const bounds = [0, range(arrays.std)[1] || 1];
-    made.push(panel("std", "Standard deviation", "of the samples", { map: "spread", bounds }));
+    made.push(panel("std", "Standard deviation", facts.spread, { map: "spread", bounds }));
   }
   if (facts.samples) made.push(samplePanel(common));
   for (const name of Object.keys(facts.methods).slice(1)) made.push(panel(name, name, method(name, name)));
   lay(made);
   $("status").textContent =
-    `${facts.observed.toLocaleString("en")} observed, ${facts.shape.join(" × ")} cells, ${facts.nfe} evaluations`;
+    `${facts.observed.toLocaleString("en")} observed, ${facts.shape.join(" × ")} cells, ${facts.nfe} evaluation${facts.nfe === 1 ? "" : "s"}`;
   offerDownloads(job.id);
 }
 

@@ -140,17 +140,19 @@ export class Picture {
   }
 }
 
-const EAST = /^(lon|long|lng|longitude|x|easting)$/i;
+const EAST = /^(lon|x|east)/i;
 
 export class Stations {
   kind = "points";
   rows = 64;
   columns = 64;
 
-  constructor({ name, axes, units, places, values, low, high }) {
+  constructor({ name, axes, units, places, values, low, high, quantities }) {
     this.name = name.replace(/\.[^.]*$/, "") + ".csv";
     Object.assign(this, { axes, units, low, high });
     this.stations = places.map((place, i) => ({ place, value: values[i] }));
+    const plain = quantities.length && quantities.every((q) => q && !axes.includes(q));
+    this.names = plain ? quantities : (values[0] ?? [0]).map((_, i) => `value ${i + 1}`);
     // an axis that points east is drawn to the right, the other one upwards, rows of arrays down
     this.right = EAST.test(axes[0]) && !EAST.test(axes[1]) ? 0 : 1;
     this.up = 1 - this.right;
@@ -194,7 +196,7 @@ export class Stations {
   }
 
   describe() {
-    return `${this.stations.length} stations over ${this.axes.join(" and ")}`;
+    return `${this.stations.length} stations of ${this.names[0]} over ${this.axes.join(" and ")}`;
   }
 
   lacks() {
@@ -213,7 +215,7 @@ export class Stations {
   }
 
   add(at, value) {
-    const channels = this.stations[0]?.value.length ?? 1;
+    const channels = this.names.length;
     this.stations.push({ place: this.place(at), value: Array(channels).fill(value) });
   }
 
@@ -225,10 +227,6 @@ export class Stations {
       if (away < least) [best, least] = [i, away];
     });
     if (best >= 0) this.stations.splice(best, 1);
-  }
-
-  get names() {
-    return (this.stations[0]?.value ?? [0]).map((_, i) => `value ${i + 1}`);
   }
 
   async file() {
@@ -273,8 +271,9 @@ export class Stations {
 
   where(at) {
     const place = this.place(at);
+    const unit = (axis) => this.units[axis].replace(/^degrees_(.).*$/, (_, side) => `°${side.toUpperCase()}`);
     return this.axes
-      .map((name, axis) => `${name} ${Number(place[axis].toPrecision(5))} ${this.units[axis]}`.trim())
+      .map((name, axis) => `${name} ${Number(place[axis].toPrecision(5))} ${unit(axis)}`.trim())
       .join(", ");
   }
 }
