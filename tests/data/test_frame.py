@@ -102,6 +102,32 @@ def test_axes_beside_the_sphere_follow_with_their_scales():
     )
 
 
+def test_a_local_projection_keeps_distances_from_the_middle_and_small_ones_anywhere():
+    frame = Frame(("lat", "time", "lon"), (50, 0, -10), (58, 5, 4), scales=(1, 7, 1))
+    assert frame.geometry == "local"
+    at = np.array([[54.0, 0, -3.0], [57.5, 0, 3.5], [50.5, 2, -9.75], [50.6, 3, -9.5]])
+    places = frame.positions(frame.to_unit(at))
+    assert places.shape == (4, 3)
+    np.testing.assert_allclose(places[0], 0, atol=1e-9)
+    far = np.linalg.norm(places[1:, :2], axis=1)
+    np.testing.assert_allclose(far, haversine(at[1:, [2, 0]], at[:1, [2, 0]]), rtol=1e-12)
+    near = np.linalg.norm(places[3, :2] - places[2, :2])
+    assert near == pytest.approx(haversine(at[2, [2, 0]], at[3, [2, 0]]), rel=0.005)
+    assert places[:, 2].tolist() == [0, 0, 14, 21]
+    east, north = places[1, :2]
+    assert east > 300 and north > 300
+    assert Frame(("t", "lon", "lat"), (0, 0, -60), (1, 360, 60)).geometry == "sphere"
+
+
+def test_a_local_projection_is_that_of_other_software():
+    pyproj = pytest.importorskip("pyproj")
+    frame = Frame(("lon", "lat"), (-10, 50), (4, 58), geometry="local")
+    degrees = np.stack([RNG.uniform(-10, 4, 30), RNG.uniform(50, 58, 30)], axis=1)
+    proj = pyproj.Proj(f"+proj=aeqd +R={1000 * EARTH_KM} +lon_0=-3 +lat_0=54")
+    expected = np.stack(proj(*degrees.T), axis=1) / 1000
+    np.testing.assert_allclose(frame.positions(frame.to_unit(degrees)), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("lon", "low", "high"),
     [
@@ -146,7 +172,7 @@ def test_a_domain_grows_where_asked():
         (lambda: Frame(("x",), (0, 1), (1,)), "low: 1 axes take as many numbers, got 2"),
         (lambda: Frame(("x",), (1,), (1,)), "needs finite bounds low < high"),
         (lambda: Frame(("x",), (0,), (1,), scales=(0,)), "scale above 0"),
-        (lambda: Frame(("x",), (0,), (1,), geometry="torus"), "plane, sphere or auto"),
+        (lambda: Frame(("x",), (0,), (1,), geometry="torus"), "plane, sphere, local or auto"),
         (
             lambda: Frame(("x", "y"), (0, 0), (1, 1), geometry="sphere"),
             "a sphere has one longitude",

@@ -18,6 +18,9 @@ _EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "deg
 _NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
 _DEGREES = ("", "degree", "degrees", "deg", "°")
 
+# Farthest from the middle of a domain at which a local projection stands for the sphere.
+_LOCAL_DEGREES = 30.0
+
 # Room around measurements, as a share of their extent along an axis.
 MARGIN = 0.05
 
@@ -29,8 +32,10 @@ class Frame:
     Along each axis :math:`u = (2 x - \mathrm{low} - \mathrm{high}) / (\mathrm{high} -
     \mathrm{low})`. Distances are Euclidean between `positions`: in the plane these are coordinates
     times `scales`, and on the sphere points in space at 6371 km from its centre, so that neither
-    the poles nor the date line are special. Other axes of a sphere's frame, as time or depth,
-    follow those three, times their scales.
+    the poles nor the date line are special. "local" is the azimuthal equidistant projection, in
+    km, around the middle of the domain: two axes in place of three, exact from the middle, and
+    too long by 2 % across at 2,200 km from it. Other axes, as time or depth, follow, times their
+    scales.
 
     Args:
         names: Name of each axis, in the order of arrays.
@@ -38,8 +43,9 @@ class Frame:
         high: Upper bounds, larger than the lower ones.
         units: Unit of each axis, "" where it is unknown; a time has one like "hours since
             2019-03-01".
-        geometry: "plane" or "sphere", whose longitude and latitude are in degrees. "auto" is the
-            sphere where there is an axis of each.
+        geometry: "plane", or "sphere" or "local", whose longitude and latitude are in degrees.
+            "auto" is the sphere where there is an axis of each; with a third axis it is local
+            within 30 degrees of the middle.
         scales: What one unit of each axis counts in the common unit of length: kilometres on the
             sphere. 1 by default.
 
@@ -70,7 +76,7 @@ class Frame:
         self._set("units", tuple(map(_spell_degrees, names, units)))
         self._check_bounds()
         self._set("geometry", self._find_geometry())
-        if self.geometry == "sphere":
+        if self.geometry != "plane":
             self._check_sphere()
 
     def _set(self, name: str, value: object) -> None:
@@ -160,7 +166,7 @@ class Frame:
         points = self._points(physical)
         low, high = np.array(self.low), np.array(self.high)
         for axis, kind in enumerate(self.kinds):
-            if kind == "longitude" and self.geometry == "sphere":
+            if kind == "longitude" and self.geometry != "plane":
                 points[..., axis] = self._turn(points[..., axis], low[axis], high[axis])
         unit = (2 * points - low - high) / (high - low)
         self._check_inside(points, unit)
@@ -176,6 +182,9 @@ class Frame:
 
         Q is P in the plane and P + 1 on the sphere, where it is the chord, in km.
 
+        References:
+            Map projections: a working manual (Snyder, 1987), equations 22-4, 22-5 and 25-2.
+
         Args:
             unit: Points (..., P) in [-1, 1].
         """
@@ -185,8 +194,10 @@ class Frame:
             return lengths
         lon, lat = (self.kinds.index(kind) for kind in ("longitude", "latitude"))
         others = [axis for axis in range(self.dims) if axis not in (lon, lat)]
-        sphere = EARTH_KM * _unit_vectors(points[..., lon], points[..., lat])
-        return np.concatenate([sphere, lengths[..., others]], axis=-1)
+        places = _unit_vectors(points[..., lon], points[..., lat])
+        if self.geometry == "local":
+            places = _project(places, *self._middle())
+        return np.concatenate([EARTH_KM * places, lengths[..., others]], axis=-1)
 
     def covering(self, physical: ArrayLike) -> "Frame":
         """Return the frame, widened where points (..., P) lie beyond its domain."""
@@ -194,7 +205,7 @@ class Frame:
         bounds = []
         for axis, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
             x = points[:, axis]
-            if self.kinds[axis] == "longitude" and self.geometry == "sphere":
+            if self.kinds[axis] == "longitude" and self.geometry != "plane":
                 x = self._turn(x, low, high)
             bounds.append((min(low, float(x.min())), max(high, float(x.max()))))
         sides = [_with_room(*side, 0, kind) for side, kind in zip(bounds, self.kinds, strict=True)]
@@ -248,10 +259,27 @@ class Frame:
 
     def _find_geometry(self) -> str:
         if self.geometry == "auto":
-            return "sphere" if {"longitude", "latitude"} <= set(self.kinds) else "plane"
-        if self.geometry not in ("plane", "sphere"):
-            raise InputError(f"geometry is plane, sphere or auto, not '{self.geometry}'")
+            if not {"longitude", "latitude"} <= set(self.kinds):
+                return "plane"
+            return "local" if self.dims > 2 and self._reach() <= _LOCAL_DEGREES else "sphere"
+        if self.geometry not in ("plane", "sphere", "local"):
+            raise InputError(f"geometry is plane, sphere, local or auto, not '{self.geometry}'")
         return self.geometry
+
+    def _middle(self) -> tuple[float, float]:
+        """Return longitude and latitude of the middle of the domain."""
+        middle = (np.array(self.low) + np.array(self.high)) / 2
+        lon, lat = (self.kinds.index(kind) for kind in ("longitude", "latitude"))
+        return float(middle[lon]), float(middle[lat])
+
+    def _reach(self) -> float:
+        """Return the angle in degrees from the middle of the domain to the farthest point."""
+        lon, lat = (self.kinds.index(kind) for kind in ("longitude", "latitude"))
+        east = np.linspace(self.low[lon], self.high[lon], 9)
+        north = np.linspace(self.low[lat], self.high[lat], 9)
+        edge = np.concatenate([_unit_vectors(east, np.full(9, y)) for y in north])
+        middle = _unit_vectors(*map(np.array, self._middle()))
+        return float(np.degrees(np.arccos(np.clip(edge @ middle, -1, 1)).max()))
 
     def _check_sphere(self) -> None:
         for kind in ("longitude", "latitude"):
@@ -293,6 +321,20 @@ def _unit_vectors(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     east, north = np.radians(lon), np.radians(lat)
     flat = np.cos(north)
     return np.stack([flat * np.cos(east), flat * np.sin(east), np.sin(north)], axis=-1)
+
+
+def _project(places: np.ndarray, lon: float, lat: float) -> np.ndarray:
+    """Return unit vectors (..., 3) on the plane that touches at a point, at true distances."""
+    east, north = np.radians(lon), np.radians(lat)
+    up = _unit_vectors(np.array(lon), np.array(lat))
+    along = np.array([-np.sin(east), np.cos(east), 0.0])
+    across = np.array(
+        [-np.sin(north) * np.cos(east), -np.sin(north) * np.sin(east), np.cos(north)]
+    )
+    flat = np.stack([places @ along, places @ across], axis=-1)
+    sine = np.linalg.norm(flat, axis=-1, keepdims=True)
+    angle = np.arctan2(sine, (places @ up)[..., None])
+    return flat * np.divide(angle, sine, out=np.ones_like(sine), where=sine > 0)
 
 
 def _arc(lon: np.ndarray) -> tuple[float, float]:

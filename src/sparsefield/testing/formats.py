@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,8 +53,7 @@ def check_format(
             reader = read if task == "observation" else open_dataset
             trial = _Trial(reader, dict(options or {}), Path(folder))
             trial.check(handler, example)
-            for number, data in enumerate(_damaged(example.read_bytes(), mutations, seed)):
-                trial.refuses_or_reads(_suffix(handler, example), data, number)
+            trial.survives(handler, example, mutations, seed)
 
 
 class _Trial:
@@ -64,11 +64,11 @@ class _Trial:
         self.folder = folder
 
     def check(self, handler: Handler, example: Path) -> None:
-        suffix, before = _suffix(handler, example), example.read_bytes()
+        suffix, before = _suffix(handler, example), _contents(example)
         loud = self.folder / f"intact{suffix.upper()}"
-        loud.write_bytes(before)
+        _copy(example, loud)
         assert _numbers(self.read(example)) == _numbers(self.read(loud)), "capitals change it"
-        assert example.read_bytes() == before, "reading changed the file"
+        assert _contents(example) == before, "reading changed the file"
         self.refuses(self.folder / f"absent{suffix}")
         folder = self.folder / f"folder{suffix}"
         folder.mkdir()
@@ -77,7 +77,18 @@ class _Trial:
             pipe = self.folder / f"pipe{suffix}"
             os.mkfifo(pipe)
             self.refuses(pipe)
-        self.refuses_or_reads(suffix, b"", "empty")
+
+    def survives(self, handler: Handler, example: Path, mutations: int, seed: int) -> None:
+        """Read copies of which one file is damaged, and an empty one."""
+        parts = sorted(_contents(example))
+        damaged = {part: _damaged(_contents(example)[part], mutations, seed) for part in parts}
+        for number in range(mutations + 1):
+            part = parts[number % len(parts)]
+            path = self.folder / f"damaged-{number}{_suffix(handler, example)}"
+            _copy(example, path)
+            (path / part).write_bytes(b"" if number == mutations else next(damaged[part]))
+            self.refuses_or_reads(path, number)
+            _remove(path)
 
     def refuses(self, path: Path) -> None:
         try:
@@ -87,17 +98,36 @@ class _Trial:
         else:
             raise AssertionError(f"{path.name} was read")
 
-    def refuses_or_reads(self, suffix: str, data: bytes, number: int | str) -> None:
-        path = self.folder / f"damaged-{number}{suffix}"
-        path.write_bytes(data)
+    def refuses_or_reads(self, path: Path, number: int) -> None:
         try:
             self.read(path)
         except InputError as error:
             _check_line(str(error), path)
         except Exception as error:
             raise AssertionError(
-                f"damage {number} of {len(data)} bytes raised {type(error).__name__}: {error}"
+                f"damage {number} raised {type(error).__name__}: {error}"
             ) from error
+
+
+def _contents(path: Path) -> dict[Path, bytes]:
+    """Return the files of a format, by their paths below it."""
+    if path.is_dir():
+        files = [each for each in path.rglob("*") if each.is_file()]
+        return {each.relative_to(path): each.read_bytes() for each in files}
+    return {Path(): path.read_bytes()}
+
+
+def _copy(example: Path, path: Path) -> None:
+    if example.is_dir():
+        shutil.copytree(example, path)
+    else:
+        shutil.copyfile(example, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
         path.unlink()
 
 
@@ -159,7 +189,7 @@ def _check_writer(handler: Handler, folder: Path) -> None:
         write_field(path, arrays)
         assert path.stat().st_size > 0, f"{path.name} is empty"
         assert [each.name for each in folder.iterdir()] == [path.name], "something else is left"
-        path.unlink()
+        _remove(path)
         blocked = folder / "file"
         blocked.write_bytes(b"")
         try:

@@ -57,18 +57,57 @@ def array(path):
     np.save(path, RNG.normal(size=(6, 7, 5, 1)).astype(np.float32))
 
 
+def grid(path):
+    values = np.where(RNG.uniform(size=(7, 5)) < 0.5, np.nan, RNG.normal(size=(7, 5)))
+    np.save(path, values)
+
+
+def station_parquet(path):
+    columns = {
+        "lat": RNG.uniform(50, 58, 9),
+        "lon": RNG.uniform(-9, 2, 9),
+        "t": RNG.normal(size=9),
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def netcdf(path):
+    dataset().to_netcdf(path, engine="netcdf4")
+
+
+def zarr(path):
+    pytest.importorskip("zarr")
+    dataset().to_zarr(path, consolidated=False, zarr_format=2)
+
+
+def dataset():
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("netCDF4")
+    values = np.where(RNG.uniform(size=(7, 5)) < 0.5, np.nan, RNG.normal(size=(7, 5)))
+    axes = {"lat": np.linspace(58, 50, 7), "lon": np.linspace(-9, 2, 5)}
+    return xarray.Dataset({"t2m": (("lat", "lon"), values)}, coords=axes)
+
+
 # (format, task) -> suffix, writer of an example, options of the reader.
 EXAMPLES = {
     ("image", "observation"): (".png", image, {}),
     ("image", "examples"): (".png", image, {"split": "all"}),
     ("image", "field"): (".png", None, {}),
     ("table", "observation"): (".csv", table, {}),
+    ("table", "field"): (".csv", None, {}),
+    ("NetCDF", "observation"): (".nc", netcdf, {}),
+    ("NetCDF", "field"): (".nc", None, {}),
+    ("Zarr", "observation"): (".zarr", zarr, {}),
+    ("Zarr", "field"): (".zarr", None, {}),
+    ("parquet", "observation"): (".parquet", station_parquet, {}),
+    ("parquet", "field"): (".parquet", None, {}),
     ("parquet", "examples"): (".parquet", parquet, {"split": "all"}),
     ("CIFAR-10", "examples"): (".tar.gz", cifar, {"split": "test"}),
     ("numpy archive", "observation"): (".npz", archive, {}),
     ("numpy archive", "examples"): (".npz", fields, {"split": "test"}),
     ("numpy archive", "field"): (".npz", None, {}),
     ("NetCDF", "examples"): (".nc", series, {"split": "all"}),
+    ("numpy array", "observation"): (".npy", grid, {}),
     ("numpy array", "examples"): (".npy", array, {"split": "all"}),
 }
 TASKS = [

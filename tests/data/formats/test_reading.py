@@ -31,10 +31,31 @@ def test_an_archive_holds_coords_values_and_perhaps_noise(tmp_path):
     assert sf.read(tmp_path / "in.npz", noise=0.5).noise.unique().tolist() == [0.5]
 
 
+def test_coordinates_beyond_the_domain_have_a_frame(tmp_path):
+    obs = sf.read(save(tmp_path, coords=5 * COORDS, values=VALUES))
+    assert obs.frame.names == ("y", "x")
+    np.testing.assert_allclose(obs.physical(), 5 * COORDS, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(7,), (6, 5), (3, 5, 6), (6, 5, 2), (3, 5, 6, 2)])
+def test_an_array_with_gaps_is_a_grid(tmp_path, shape):
+    channels = shape[-1] if shape[-1] < 5 and len(shape) > 1 else 1
+    cells = shape[:-1] if channels > 1 else shape
+    values = np.arange(np.prod(shape), dtype=float).reshape(*cells, channels)
+    values.reshape(-1, channels)[1:3] = np.nan
+    np.save(tmp_path / "in.npy", values.reshape(shape))
+    np.savez(tmp_path / "in.npz", values=values.reshape(shape))
+    for name in ("in.npy", "in.npz"):
+        obs = sf.read(tmp_path / name)
+        assert (obs.grid, obs.count, obs.channels) == (cells, np.prod(cells) - 2, channels)
+        assert obs.values[1].tolist() == values.reshape(-1, channels)[3].tolist()
+        assert sf.read(tmp_path / name, density=0.5).count == round((np.prod(cells) - 2) / 2)
+
+
 def test_arrays_are_chosen_by_name(tmp_path):
     path = save(tmp_path, lat=COORDS[:, 0], lon=COORDS[:, 1], t=VALUES[:, 0], sd=[1.0, 2.0, 3.0])
     obs = sf.read(path, coords=("lat", "lon"), value="t", noise="sd")
-    assert np.array_equal(obs.coords, COORDS)
+    np.testing.assert_allclose(obs.physical(), COORDS, atol=1e-12)
     assert np.array_equal(obs.values, VALUES[:, :1])
     assert obs.noise[:, 0].tolist() == [1.0, 2.0, 3.0]
 
@@ -50,7 +71,10 @@ def test_arrays_are_chosen_by_name(tmp_path):
             "differ in length: 3, 2",
         ),
         ({"coords": COORDS, "values": VALUES}, {"density": 1.0}, "density is a fraction"),
-        ({"coords": 5 * COORDS, "values": VALUES}, {}, "3 of 3 points lie outside"),
+        ({"a": VALUES}, {}, "has no gaps"),
+        ({"a": np.full((3, 4), np.nan)}, {"density": 0.5}, "channel 1 of 4 has no number"),
+        ({"a": VALUES[0, 0]}, {}, "one to three axes"),
+        ({"coords": np.zeros((3, 4)), "values": VALUES}, {}, "4 dimensions need names"),
         ({"coords": COORDS, "values": VALUES * 1j}, {}, "numbers are needed"),
         ({"coords": COORDS, "values": VALUES.astype(object)}, {}, "numbers are needed"),
         ({"coords": COORDS, "values": VALUES.astype(str)}, {}, "numbers are needed"),
@@ -68,7 +92,7 @@ def test_unknown_suffixes_list_the_known_ones(tmp_path):
         sf.read(tmp_path / "in.xyz")
     for suffix in suffixes("observation"):
         assert suffix in str(error.value)
-    with pytest.raises(InputError, match=r"cannot write .*: the suffix must be .png or .npz"):
+    with pytest.raises(InputError, match=r"cannot write .*: the suffix must be .png, "):
         write_field(tmp_path / "out.jpg", {"mean": np.zeros((2, 3, 1))})
 
 
@@ -91,7 +115,7 @@ def test_a_format_is_one_function_and_one_line(tmp_path, monkeypatch):
     (tmp_path / "IN.LEV").write_text("3\n4\n")
     assert sf.read(tmp_path / "IN.LEV", noise=0.5).values.tolist() == [[3.0], [4.0]]
     assert ".lev: a level on every line" in describe("observation")
-    with pytest.raises(InputError, match=r"\.npz or \.lev"):
+    with pytest.raises(InputError, match=r"\.npy or \.lev"):
         sf.read(tmp_path / "in.xyz")
 
 

@@ -1,6 +1,13 @@
 """Tables as spreadsheets, instruments and people write them."""
 
+import bz2
+import gzip
+import logging
+import lzma
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import sparsefield as sf
@@ -52,6 +59,11 @@ def test_suffixes_may_be_of_any_case(tmp_path, name):
     assert read_text(tmp_path, PLAIN, name).coords.tolist() == COORDS
 
 
+def test_options_that_are_none_are_listed(tmp_path):
+    with pytest.raises(InputError, match="read takes no speed; its options are coords, value"):
+        read_text(tmp_path, PLAIN, speed=2)
+
+
 def test_names_may_hold_anything(tmp_path):
     text = 'y;x;"Temperatur, °C"\n0,5;0,25;1,5\n'
     for encoding in ("utf-8", "latin-1"):
@@ -62,7 +74,7 @@ def test_names_may_hold_anything(tmp_path):
 def test_columns_are_chosen_by_name(tmp_path):
     text = "station,lat,lon,t,sd\n7,0.5,-0.5,280,0.1\n8,-0.25,0,281,0.2\n"
     obs = read_text(tmp_path, text, coords=("lat", "lon"), value="t", noise="sd")
-    assert obs.coords.tolist() == [[0.5, -0.5], [-0.25, 0.0]]
+    np.testing.assert_allclose(obs.physical(), [[0.5, -0.5], [-0.25, 0.0]], atol=1e-12)
     assert obs.values.tolist() == [[280.0], [281.0]]
     assert obs.noise.tolist() == [[0.1], [0.2]]
     assert read_text(tmp_path, PLAIN, noise=0.5).noise.unique().tolist() == [0.5]
@@ -93,7 +105,7 @@ def test_empty_cells_were_not_observed(tmp_path):
     [
         ("", {}, "is empty"),
         ("\n\n", {}, "is empty"),
-        ("a,b,c\n1,2,3\n", {}, "header with y, x .* it has a, b, c"),
+        ("a,b,c\n1,2,3\n", {}, "header with y, x .* lat, lon.* it has a, b, c"),
         ("y,x\n1,2\n", {"value": "x"}, "or x, or z, y, x"),
         ("0.5,0.5,3\n", {}, "it has 0.5, 0.5, 3"),
         ("y,x,v\n", {}, "at least one point"),
@@ -103,16 +115,24 @@ def test_empty_cells_were_not_observed(tmp_path):
         ("y,x,v\n0,0,1\n0,0\n", {}, "line 3 has 2 cells, and the header 3"),
         ("y,x,v\n0,0,1,2\n", {}, "line 2 has 4 cells"),
         ("y,x,v,v\n0,0,1,2\n", {}, "several columns 'v'"),
-        ("y,x,v\n12,300,1\n", {}, r"1 of 1 points lie outside \[-1, 1\]"),
-        ("y,x,v\n0,0,nan\n", {}, "NaN"),
+        ("y,x,v\n12,300,1\n", {}, "all 1 points have the same y, 12: an extent of zero"),
+        ("y,x,v\n2,3,1\n2,4,1\n", {}, "all 2 points have the same y, 2: an extent of zero"),
+        ("y,x,v\n0,0,inf\n", {}, "infinite"),
+        ("y,x,v\n0,0,nan\n", {}, "column 'v' holds no number in any row"),
+        ("y,x,a,v\n0,0,1,nan\n0,1,2,\n", {}, "column 'v' holds no number in any row"),
+        ("lat,lon,v\n98,0,1\n10,20,2\n", {}, "between -90 and 90 degrees"),
+        ("lat,lon,v,time\n9,0,1,2019-01-01\n1,2,2,noon\n", {}, "line 3 has 'noon' .* no date"),
+        ("lat,lon,v\n9,0,1\n1,2,2\n", {"time": "t"}, "no column 't'; its columns are: lat"),
+        ("x,y,v\n9,0,1\n1,2,2\n", {"time_scale": 2}, "needs an axis of times"),
+        ("x,y,v\n9,0,1\n1,2,2\n", {"time_scale": -2}, "a finite number above 0, not -2"),
         ("y,x,v\n0,,1\n", {}, "line 2 has values but nothing in column 'x'"),
-        ("y,x,v,w\n0,0,1,\n", {}, "masked in some channels only"),
+        ("y,x,v,w\n0,0,1,\n1,1,3,4\n", {}, "line 2 .*in some channels only"),
         ("y,x,v,sd\n0,0,1,\n", {"noise": "sd"}, "nothing in column 'sd'"),
         ("y,x,v\n0,0,1\n", {"value": "t"}, "no column 't'; its columns are: y, x, v"),
         ("y,x,v\n0,0,1\n", {"coords": ("lat", "lon")}, "no column 'lat'"),
         ("y,x,v\n0,0,1\n", {"coords": ("y", "x", "v")}, "no column left for the values"),
         ("y,x,v\n0,0,1\n", {"density": 0.5}, "density is a fraction of pixels"),
-        ("y,x,v\n0,0,\n", {}, "no row is a measurement"),
+        ("y,x,v\n0,0,\n", {}, "holds no number in any row"),
         (b"y,x,v\n0,0,\x00\n", {}, "is no text"),
         (b"\xff\xfey", {}, "not a readable table"),
         ('y,x,v\n0,0,"1\n' + "2" * 200_000, {}, "not a readable table"),
@@ -123,3 +143,104 @@ def test_what_is_no_such_table_is_refused_in_one_line(tmp_path, text, options, w
         read_text(tmp_path, text, **options)
     assert "\n" not in str(error.value)
     assert "in.csv" in str(error.value)
+
+
+STATIONS = """station;Latitude [deg];Longitude [deg];Temperature [°C];sd;time
+Aberdeen;57,2;-2,2;4,5;0,2;2019-03-01T06:00+01:00
+Brest;48,4;355,5;9,25;0,3;2019-03-01 05:00
+Cork;51,9;-8,5;8;0,3;2019-03-02T00:30:00Z
+"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".XZ", lzma.compress)]
+)
+def test_tables_may_be_compressed(tmp_path, suffix, pack):
+    obs = read_text(tmp_path, pack(PLAIN.encode()), f"in.csv{suffix}")
+    assert obs.values.tolist() == VALUES
+    with pytest.raises(InputError, match="not a readable compressed file"):
+        read_text(tmp_path, PLAIN, f"other.csv{suffix}")
+
+
+def test_roles_of_columns_are_guessed_and_said(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "sparsefield.data"):
+        obs = read_text(tmp_path, STATIONS)
+    assert obs.frame.names == ("time", "Latitude", "Longitude")
+    assert obs.frame.units == ("hours since 2019-03-01 00:00:00", "degrees_north", "degrees_east")
+    expected = [[5, 57.2, -2.2], [5, 48.4, -4.5], [24.5, 51.9, -8.5]]
+    np.testing.assert_allclose(obs.physical(), expected, atol=1e-9)
+    assert obs.noise.flatten().tolist() == [0.2, 0.3, 0.3]
+    assert obs.quantities == (("Temperature", "°C"),)
+    said = caplog.text
+    assert "coordinates time, Latitude [deg], Longitude [deg]" in said
+    assert "noise sd; not used: station" in said
+    assert "Latitude from" in said and "one hour of time counts" in said
+
+
+def test_times_count_as_much_as_the_settings_say(tmp_path):
+    scaled = read_text(tmp_path, STATIONS, time_scale=12.5)
+    assert scaled.frame.scales == (12.5, 1, 1)
+    *_, times = scaled.positions().T
+    assert times[2] - times[0] == pytest.approx(12.5 * 19.5)
+    *space, time = read_text(tmp_path, STATIONS).positions().std(dim=0, correction=0)
+    even = float(sum(x**2 for x in space) / 2) ** 0.5
+    assert float(time) == pytest.approx(even, rel=0.01)
+
+
+def test_a_time_is_left_out_where_coordinates_are_named_or_all_are_one(tmp_path):
+    named = read_text(tmp_path, STATIONS, coords=("longitude", "LATITUDE"), noise=0.5)
+    assert named.frame.names == ("Longitude", "Latitude")
+    assert named.frame.geometry == "sphere" and named.channels == 1
+    once = STATIONS.replace("05:00", "x").replace("2019-03-02T00:30:00Z", "2019-03-01T06:00+01:00")
+    once = once.replace("2019-03-01 x", "2019-03-01T06:00+01:00")
+    assert read_text(tmp_path, once).frame.names == ("Latitude", "Longitude")
+
+
+def test_date_and_time_of_day_may_be_two_columns(tmp_path):
+    text = "date,time,x,v\n2019-03-01,06:30,4,1\n2019-03-03,00:00,7,2\n2019-03-03,12:00,5,2\n"
+    obs = read_text(tmp_path, text)
+    np.testing.assert_allclose(obs.physical(), [[6.5, 4], [48, 7], [60, 5]], atol=1e-9)
+    assert obs.frame.kinds == ("time", "other")
+
+
+def test_errors_of_several_channels_are_columns_of_their_own(tmp_path):
+    text = "lon,lat,north,east,std_north,std_east\n240,34,1,2,.1,.2\n241,35,3,4,.3,.4\n"
+    obs = read_text(tmp_path, text)
+    assert obs.frame.names == ("lat", "lon")
+    assert obs.noise.tolist() == [[0.1, 0.2], [0.3, 0.4]]
+    np.testing.assert_allclose(obs.physical()[:, 1], [240, 241])
+    chosen = read_text(tmp_path, text, value="east", noise="std_east")
+    assert chosen.noise.flatten().tolist() == [0.2, 0.4]
+
+
+def test_metres_are_a_frame_and_the_unit_square_is_the_domain(tmp_path):
+    metres = read_text(tmp_path, "x,y,zinc\n181072,333611,6.9\n181025,333558,7.0\n")
+    assert metres.frame.geometry == "plane" and metres.frame.names == ("y", "x")
+    assert read_text(tmp_path, PLAIN).frame is None
+    frame = sf.Frame(("y", "x"), (-2, -2), (2, 2))
+    assert read_text(tmp_path, PLAIN, frame=frame).coords[0].tolist() == [-0.25, 0.125]
+    with pytest.raises(InputError, match="outside the domain"):
+        read_text(tmp_path, PLAIN, frame=sf.Frame(("y", "x"), (0, 0), (2, 2)))
+
+
+def test_parquet_tables_are_the_same_observation(tmp_path):
+    moments = pa.array([0, 7200, 86400], pa.timestamp("s", "Europe/Paris"))
+    columns = {
+        "when": moments, "lat": [50.0, 51, 53], "lon": pa.array([1, 2, 4], pa.int16()),
+        "t": pa.array([1.5, None, 3.5]), "id": ["a", "b", "c"],
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    obs = sf.read(tmp_path / "in.parquet", time="when")
+    np.testing.assert_allclose(obs.physical(), [[0, 50, 1], [24, 53, 4]], atol=1e-9)
+    assert obs.values.flatten().tolist() == [1.5, 3.5]
+    with pytest.raises(InputError, match="no column 'x'; its columns are: when, lat, lon, t, id"):
+        sf.read(tmp_path / "in.parquet", value="x")
+
+
+def test_conflicting_exact_readings_are_refused_with_their_place(tmp_path):
+    text = "lat,lon,v\n50,4,1\n52,5,2\n50,4,3\n"
+    with pytest.raises(InputError, match=r"rows 0 and 2 at \(50, 4\) with 1 and 3; state a noise"):
+        read_text(tmp_path, text).merged()
+    assert read_text(tmp_path, text, noise=0.1).merged().values.flatten().tolist() == [2, 2]
+    text = "lat,lon,v,sd\n50,4,1,1\n52,5,2,1\n50,4,3,.5\n"
+    assert read_text(tmp_path, text).merged().values.flatten().tolist() == [2.6, 2]

@@ -23,11 +23,13 @@ class Handler(NamedTuple):
         function: Where it is, as "module:function"; imported when it is first needed.
         suffixes: Suffixes of the files in small letters, with the dot.
         summary: What the help says of it, after the suffixes.
+        folders: Whether these are folders.
     """
 
     function: str
     suffixes: tuple[str, ...]
     summary: str
+    folders: bool = False
 
     def load(self) -> Callable[..., Any]:
         """Return the function."""
@@ -51,6 +53,9 @@ class Format(NamedTuple):
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+TEXT_SUFFIXES = tuple(
+    suffix + packed for packed in ("", ".gz", ".bz2", ".xz") for suffix in (".csv", ".tsv", ".txt")
+)
 _HERE = "sparsefield.data.formats"
 
 FORMATS: dict[str, Format] = {
@@ -66,17 +71,40 @@ FORMATS: dict[str, Format] = {
     "table": Format(
         observation=Handler(
             f"{_HERE}.tables:read_observation",
-            (".csv", ".tsv", ".txt"),
-            "a table with a header: columns y and x in [-1, 1] (y down the rows, x along them; x "
-            "alone in 1-D, z, y and x in 3-D), all others are channels",
+            TEXT_SUFFIXES,
+            "a table with a header and one measurement a row: columns lat and lon, y and x (x "
+            "alone in 1-D, z, y and x in 3-D) or those named, all others are channels",
+        ),
+        field=Handler(
+            f"{_HERE}.tables:write_field", TEXT_SUFFIXES, "a table with a row for each point"
         ),
     ),
+    "NetCDF": Format(
+        observation=Handler(
+            f"{_HERE}.netcdf:read_observation",
+            (".nc", ".nc4", ".cdf", ".netcdf"),
+            "a variable on a grid or at points; missing cells are unknown",
+        ),
+        field=Handler(
+            f"{_HERE}.netcdf:write_field", (".nc", ".nc4"), "all of it, with axes and units"
+        ),
+    ),
+    "Zarr": Format(
+        observation=Handler(
+            f"{_HERE}.netcdf:read_zarr_observation", (".zarr",), "the same in a Zarr store", True
+        ),
+        field=Handler(f"{_HERE}.netcdf:write_zarr_field", (".zarr",), "the same, a folder"),
+    ),
     "parquet": Format(
+        observation=Handler(
+            f"{_HERE}.parquet_tables:read_observation", (".parquet",), "a table, as in text"
+        ),
         examples=Handler(
             f"{_HERE}.parquet:read_parquet",
             (".parquet",),
             "a file or folder in the Hugging Face layout (struct column 'image' or 'img')",
         ),
+        field=Handler(f"{_HERE}.parquet_tables:write_field", (".parquet",), "a table, as in text"),
     ),
     "CIFAR-10": Format(
         examples=Handler(
@@ -89,7 +117,7 @@ FORMATS: dict[str, Format] = {
         observation=Handler(
             f"{_HERE}.arrays:read_observation",
             (".npz",),
-            "arrays coords (M, P) in [-1, 1], values (M, C) and, if any, noise",
+            "arrays coords (M, P), values (M, C) and, if any, noise; or one grid with NaN",
         ),
         examples=Handler(f"{_HERE}.arrays:read_npz", (".npz",), "an array of fields by split"),
         field=Handler(
@@ -106,6 +134,11 @@ FORMATS: dict[str, Format] = {
         ),
     ),
     "numpy array": Format(
+        observation=Handler(
+            f"{_HERE}.arrays:read_array_observation",
+            (".npy",),
+            "a grid (*shape) or (*shape, C) in which NaN is unknown",
+        ),
         examples=Handler(f"{_HERE}.arrays:read_npy", (".npy",), "an array of fields"),
     ),
 }

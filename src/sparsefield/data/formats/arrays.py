@@ -13,9 +13,12 @@ import numpy as np
 from sparsefield.core.errors import InputError
 from sparsefield.core.files import write_atomically
 from sparsefield.core.memory import check_memory
+from sparsefield.data.axes import MOST_CHANNELS
 from sparsefield.data.formats.examples import Examples, Request
+from sparsefield.data.formats.gridded import known_cells
 from sparsefield.data.formats.guard import readable, regular_file
-from sparsefield.data.formats.reading import Reading
+from sparsefield.data.formats.placing import Axes, place, plain_axes
+from sparsefield.data.formats.reading import LOGGER, Reading
 from sparsefield.data.formats.splits import select_array, unsplit
 from sparsefield.data.observation import Observation
 
@@ -24,7 +27,10 @@ _PART = 2**20
 
 # Names of arrays in an archive of observations, and in one of fields.
 OBSERVED = ("coords", "values", "noise")
-WRITTEN = ("mean", "std", "samples", "coords", "quantiles", "levels", "names", "units")
+WRITTEN = (
+    *("mean", "std", "samples", "coords", "quantiles", "levels"),
+    *("names", "units", "channels", "channel_units", "made"),
+)
 
 
 @dataclass(frozen=True)
@@ -83,18 +89,63 @@ def read_npz(path: Path, request: Request) -> Examples:
 def read_observation(path: Path, reading: Reading) -> Observation:
     """Return the measurements in an archive with arrays coords and values.
 
+    An archive of one array is a grid with gaps, as an array in a .npy file.
+
     Raises:
         InputError: The archive is damaged, or an array is missing or does not fit.
     """
-    reading.refuse(path, density="density is a fraction of pixels; this is an archive of points")
     with open_archive(path) as archive:
+        wanted = reading.values or archive.names
+        if not reading.coords and OBSERVED[0] not in archive.names and len(wanted) == 1:
+            return _observe_cells(path, _array(archive, wanted[0]), reading)
+        reading.refuse(
+            path, density="density is a fraction of cells; this is an archive of points"
+        )
         coords = _columns(archive, reading.coords or OBSERVED[:1])
         values = _columns(archive, reading.values or OBSERVED[1:2])
-        noise = reading.noise
-        if noise is None and OBSERVED[2] in archive.names:
-            noise = OBSERVED[2]
-        found = _array(archive, noise) if isinstance(noise, str) else noise
-    return Observation(coords, values, found)
+        names = reading.noise_names
+        if reading.noise is None and OBSERVED[2] in archive.names:
+            names = OBSERVED[2:]
+        noise = _columns(archive, names) if names else reading.noise
+    named = reading.coords is not None and len(reading.coords) == coords.shape[-1]
+    axes = Axes(reading.coords or (), ("",) * coords.shape[-1])
+    if not named:
+        axes = plain_axes(coords.shape[-1])
+    return place(coords, values, noise, axes=axes, reading=reading)
+
+
+def read_array_observation(path: Path, reading: Reading) -> Observation:
+    """Return the cells of an array in a .npy file that are no NaN: a profile, map or volume.
+
+    Raises:
+        InputError: The file is damaged, nothing is known, or all is and `density` does not say
+            which part counts.
+    """
+    reading.refuse(path, coords="an array has no columns", values="an array has no columns")
+    size = regular_file(path)
+    with readable(path, "numpy file"), path.open("rb") as file:
+        header = _read_header(file, str(path), size)
+        values = _read_items(file, header, None, str(path), size)
+    return _observe_cells(path, values, reading)
+
+
+def _observe_cells(path: Path, values: np.ndarray, reading: Reading) -> Observation:
+    """Return the known cells of a grid (*shape) or (*shape, C) of up to MOST_CHANNELS channels."""
+    reading.refuse(path, time="an array has no axis of times")
+    if reading.noise_names:
+        raise InputError(f"{path}: the noise of an array is a number, not a name")
+    channels = values.ndim > 1 and values.shape[-1] <= MOST_CHANNELS
+    full = values if channels else values[..., None]
+    if not 2 <= full.ndim <= 4 or not full.size:
+        raise InputError(f"{path}: a grid has one to three axes, got an array of {values.shape}")
+    shape, flat = full.shape[:-1], full.reshape(-1, full.shape[-1]).astype(np.float64, copy=False)
+    check_memory(8 * flat.size * (1 + full.ndim), str(path))
+    LOGGER.info("%s: %s cells, channels: %d", path, " x ".join(map(str, shape)), full.shape[-1])
+    cells = known_cells(path, flat, reading)
+    centres = [-1 + (2 * np.arange(n) + 1) / n for n in shape]
+    index = np.unravel_index(cells, shape)
+    coords = np.stack([x[i] for x, i in zip(centres, index, strict=True)], axis=-1)
+    return Observation(coords, flat[cells], reading.noise, grid=shape, frame=reading.frame)
 
 
 def _columns(archive: "Archive", names: Sequence[str]) -> np.ndarray:

@@ -51,9 +51,10 @@ def decode_image(
 
 def read_observation(path: Path, reading: Reading) -> Observation:
     """Return the known pixels of an image; see `read_image`."""
-    reading.refuse(path, coords="an image has no columns", values="an image has no columns")
-    if isinstance(reading.noise, str):
-        raise InputError(f"{path}: the noise of an image is a number, not '{reading.noise}'")
+    reasons = dict.fromkeys(("coords", "values", "time"), "an image has no columns")
+    reading.refuse(path, **reasons)
+    if isinstance(reading.noise, tuple):
+        raise InputError(f"{path}: the noise of an image is a number, not '{reading.noise[0]}'")
     return read_image(path, noise=reading.noise, density=reading.density, seed=reading.seed)
 
 

@@ -1,22 +1,24 @@
-"""Tables of numbers as text: a header, then one measurement a line."""
+"""Tables: one measurement a row, in text or in parquet files."""
 
 import codecs
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sparsefield.core.errors import InputError
-from sparsefield.core.memory import check_memory
-from sparsefield.data.formats.guard import read_bytes, readable
+from sparsefield.core.files import write_atomically
+from sparsefield.data.formats.columns import Column, Roles, Table, choose_roles
+from sparsefield.data.formats.compressed import compress, read_expanded
+from sparsefield.data.formats.flat import flat_columns
+from sparsefield.data.formats.guard import readable
+from sparsefield.data.formats.moments import count_hours
+from sparsefield.data.formats.placing import Axes, place
 from sparsefield.data.formats.reading import Reading
 from sparsefield.data.observation import Observation
-
-# Coordinate columns that are looked for, by the columns that a table has: the most first.
-AXES = (("z", "y", "x"), ("y", "x"), ("x",))
 
 # Python keeps text in lists in so many times its bytes.
 _EXPANSION = 20
@@ -28,92 +30,50 @@ _MARKS = {
 }
 
 
-class Table(NamedTuple):
-    """A table as text.
-
-    Attributes:
-        path: The file it comes from.
-        names: Name of each column.
-        rows: The cells of each line that is not blank.
-        lines: The number of each such line in the file.
-        comma: Whether a decimal point may be a comma.
-    """
-
-    path: Path
-    names: list[str]
-    rows: list[list[str]]
-    lines: list[int]
-    comma: bool
-
-    def columns(self, names: Sequence[str]) -> np.ma.MaskedArray:
-        """Return columns as numbers, shape (M, len(names)); empty cells are masked.
-
-        Raises:
-            InputError: There is no such column, two have its name, or a cell is no number.
-        """
-        numbers = np.ma.masked_all((len(self.rows), len(names)))
-        for column, at in enumerate(map(self._find, names)):
-            filled = [row for row, cells in enumerate(self.rows) if cells[at]]
-            numbers[filled, column] = [self._number(row, at) for row in filled]
-        return numbers
-
-    def without(self, names: Sequence[str]) -> list[str]:
-        """Return the names of the other columns."""
-        return [name for name in self.names if name not in names]
-
-    def _find(self, name: str) -> int:
-        if self.names.count(name) != 1:
-            problem = "no column" if name not in self.names else "several columns"
-            raise InputError(
-                f"{self.path} has {problem} '{name}'; its columns are: {', '.join(self.names)}"
-            )
-        return self.names.index(name)
-
-    def _number(self, row: int, column: int) -> float:
-        text = self.rows[row][column]
-        plain = text.replace(",", ".") if self.comma and "." not in text else text
-        try:
-            if "_" in plain:  # Python allows it within numbers, tables do not
-                raise ValueError
-            return float(plain)
-        except ValueError as error:
-            raise InputError(
-                f"{self.path} is not a table of numbers: line {self.lines[row]} has {text[:40]!r} "
-                f"in column '{self.names[column]}'"
-            ) from error
-
-
 def read_observation(path: Path, reading: Reading) -> Observation:
-    """Return the measurements in a table, one a line.
+    """Return the measurements in a table of text, one a line.
 
     Cells are separated by commas, semicolons or tabs, whichever the header has most of. With
     semicolons and tabs a decimal point may be a comma. The text is UTF-8, with a byte-order mark
-    or without, UTF-16 with one, or else Latin-1. Blank lines are skipped.
+    or without, UTF-16 with one, or else Latin-1. Blank lines are skipped, and empty cells are
+    missing, as are NaN, NA and null.
 
     Raises:
         InputError: The file is no such table, or lacks a column.
     """
-    reading.refuse(path, density="density is a fraction of pixels; this is a table")
-    table = read_table(path)
-    named = (reading.noise,) if isinstance(reading.noise, str) else ()
-    axes = reading.coords or _axes(table, reading.values or (), named)
-    channels = reading.values or _rest(table, (*axes, *named))
-    coords, values = table.columns(axes), table.columns(channels)
-    seen = ~np.asarray(np.ma.getmaskarray(values).all(axis=1))
-    places = _needed(table, coords, axes, seen)
-    if named:
-        return Observation(places, values, _needed(table, table.columns(named), named, seen))
-    return Observation(places, values, reading.noise)
+    return observe(read_table(path), reading)
+
+
+def observe(table: Table, reading: Reading) -> Observation:
+    """Return the measurements in a table.
+
+    Raises:
+        InputError: It lacks a column, or a row with values lacks something else.
+    """
+    reading.refuse(table.path, density="density is a fraction of pixels; this is a table")
+    roles = choose_roles(table, reading)
+    values = table.numbers(roles.values)
+    seen = _observed(table, values, roles)
+    coords = _needed(table, table.numbers(roles.coords), roles.coords, seen)
+    units = tuple(table.find(name).unit for name in roles.coords)
+    names = tuple(table.find(name).name for name in roles.coords)
+    if roles.time:
+        times, unit = _times(table, roles, seen)
+        coords, names, units = np.column_stack([times, coords]), ("time", *names), (unit, *units)
+    noise = reading.noise if isinstance(reading.noise, int | float) else None
+    if roles.noise:
+        noise = _needed(table, table.numbers(roles.noise), roles.noise, seen)[seen]
+    obs = place(coords[seen], values.data[seen], noise, axes=Axes(names, units), reading=reading)
+    return obs.labelled(*((table.find(name).name, table.find(name).unit) for name in roles.values))
 
 
 def read_table(path: Path) -> Table:
-    """Return a table with its header, as text.
+    """Return a table of text with its header.
 
     Raises:
         InputError: The file is no text, or a line has other cells than the header.
     """
-    data = read_bytes(path)
-    check_memory(_EXPANSION * len(data), str(path))
+    data = read_expanded(path, _EXPANSION)
     with readable(path, "table"):
         text = _decode(data)
         if "\0" in text:
@@ -131,8 +91,26 @@ def read_table(path: Path) -> Table:
                 f"{path} is not a table of numbers: line {line} has {len(row)} cells, and the "
                 f"header {len(names)}"
             )
-    rows, lines = [row for row, _ in rest], [line for _, line in rest]
-    return Table(path, names, rows, lines, comma=separator != ",")
+    cells = [list(column) for column in zip(*(row for row, _ in rest), strict=True)]
+    columns = [Column(*pair) for pair in zip(names, cells or [[] for _ in names], strict=True)]
+    return Table(path, columns, [line for _, line in rest], comma=separator != ",")
+
+
+def write_field(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a field as a table of text: a row for each point, with its coordinates.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    columns = flat_columns(arrays)
+    base = path.name.lower()
+    separator = "\t" if ".tsv" in base else ","
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    data = compress(path, text.getvalue().encode())
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def _decode(data: bytes) -> str:
@@ -152,30 +130,42 @@ def _separator(text: str) -> str:
     return max(counts, key=lambda mark: counts[mark])
 
 
-def _axes(table: Table, values: Sequence[str], noise: Sequence[str]) -> tuple[str, ...]:
-    """Return the coordinate columns: as many of z, y and x as leave at least one channel."""
-    free = table.without([*values, *noise])
-    for axes in AXES:
-        if set(axes) <= set(free) and (values or len(free) > len(axes)):
-            return axes
-    raise InputError(
-        f"{table.path} needs a header with y, x (or x, or z, y, x) and one name per channel, or "
-        f"the names of its coordinates in coords; it has {', '.join(table.names)}"
-    )
-
-
-def _rest(table: Table, used: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(table.without(used))
-    if not names:
+def _observed(table: Table, values: np.ma.MaskedArray, roles: Roles) -> np.ndarray:
+    """Return which rows (M,) were observed: those with all values; the others have none."""
+    missing = np.ma.getmaskarray(values)
+    for column, name in enumerate(roles.values):
+        if len(missing) and missing[:, column].all():
+            raise InputError(f"{table.path}: column '{name}' holds no number in any row")
+    partly = missing.any(axis=1) & ~missing.all(axis=1)
+    if partly.any():
         raise InputError(
-            f"{table.path} has no column left for the values; its columns are: "
-            f"{', '.join(table.names)}"
+            f"{table.path}: line {table.lines[int(partly.argmax())]} and {int(partly.sum()) - 1} "
+            "others are empty or NaN in some channels only; choose one channel with value, or "
+            "remove those rows"
         )
-    return names
+    seen = np.asarray(~missing.all(axis=1))
+    if not seen.any():
+        raise InputError(f"{table.path}: no row is a measurement; at least one point is needed")
+    return seen
+
+
+def _times(table: Table, roles: Roles, seen: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return times (M,) as numbers, and their unit."""
+    column = table.find(roles.time[0])
+    if len(roles.time) == 1 and not table.is_moment(column) and table.is_number(column):
+        return _needed(table, table.numbers(roles.time), roles.time, seen), column.unit
+    moments = table.moments(roles.time)
+    filled = _needed(table, moments[:, None], roles.time, seen, moments[seen].min())
+    hours, unit = count_hours(filled[:, 0])
+    return hours, unit
 
 
 def _needed(
-    table: Table, columns: np.ma.MaskedArray, names: Sequence[str], seen: np.ndarray
+    table: Table,
+    columns: np.ma.MaskedArray,
+    names: Sequence[str],
+    seen: np.ndarray,
+    fill: Any = 0,
 ) -> np.ndarray:
     """Return columns of which every row that was observed needs all numbers."""
     lacking = np.ma.getmaskarray(columns) & seen[:, None]
@@ -185,5 +175,5 @@ def _needed(
             f"{table.path}: line {table.lines[row]} has values but nothing in column "
             f"'{names[column]}'; fill or remove it"
         )
-    filled: np.ndarray = columns.filled(0)
+    filled: np.ndarray = columns.filled(fill)
     return filled
