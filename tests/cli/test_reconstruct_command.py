@@ -83,8 +83,9 @@ def test_tables_and_archives_mean_the_same(cli, checkpoint):
     [
         ("a,b,c\n1,2,3\n", "header with y, x"),
         ("y,x,r,g,b\n0,0,1,1,oops\n", "not a table of numbers"),
-        ("y,x,r,g,b\n12,300,1,1,1\n", "1 of 1 points lie outside [-1, 1]"),
-        ("y,x,r,g,b\n0,0,1,1,nan\n", "NaN"),
+        ("y,x,r,g,b\n12,300,1,1,1\n", "same y, 12: an extent of zero"),
+        ("y,x,r,g,b\n0,0,1,1,nan\n", "column 'b' holds no number in any row"),
+        ("y,x,r,g,b\n0,0,1,1,inf\n", "infinite"),
         ("y,x,r,g\n0,0,1,1\n", "3 channels"),
         ("y,x,r,g,b\n", "at least one point"),
         ("", "empty"),
@@ -185,7 +186,7 @@ def test_a_wrong_suffix_is_refused_before_any_work(cli, monkeypatch):
     monkeypatch.setattr("sparsefield.inference.model.load", None)
     Image.fromarray(PIXELS).save("in.png")
     seen = cli("reconstruct", "in.png", "--out", "out.gif")
-    assert seen.code == 2 and "the suffix must be .png or .npz" in seen.err
+    assert seen.code == 2 and "the suffix must be .png, " in seen.err
     assert cli("reconstruct", "in.gif", "--out", "out.png").code == 2
     seen = cli("reconstruct", "absent.png", "--out", "out.png")
     assert "no file at absent.png" in seen.err
@@ -269,3 +270,77 @@ def test_terminals_of_ascii_alone_are_written_to(tmp_path):
     refused = run("reconstruct", "größe.png", "--out", "größe.gif")
     assert refused.returncode == 2
     assert "cannot write gr" in refused.stderr
+
+
+def stations(name="in.csv"):
+    """Write a table of 7 stations, and return its cells."""
+    rng = np.random.default_rng(4)
+    rows = np.column_stack([rng.uniform(50, 58, 7), rng.uniform(-9, 2, 7), rng.uniform(size=7)])
+    np.savetxt(name, rows, "%.17g", delimiter=",", header="lat,lon,t [K]", comments="")
+    return rows
+
+
+def test_a_field_is_wanted_at_points_of_a_table_or_multiples_of_a_step(cli, checkpoint):
+    rows = stations()
+    call = ("reconstruct", "in.csv", "--model", checkpoint(channels=1))
+    Path("at.tsv").write_text("station\tlon\tlat\na\t-3\t52\nb\t1\t55\n")
+    seen = cli(*call, "--at", "at.tsv", "--out", "out.csv")
+    assert seen.code == 0, seen.err
+    assert "domain: lat from" in seen.out and "out.csv: 2 points from 7 points" in seen.out
+    header, *lines = Path("out.csv").read_text().splitlines()
+    assert header == "lat,lon,mean"
+    assert [line.rsplit(",", 1)[0] for line in lines] == ["52.0,-3.0", "55.0,1.0"]
+    seen = cli(*call, "--spacing", 2, 1.5, "--samples", 2, "--out", "out.npz")
+    assert seen.code == 0, seen.err
+    field = np.load("out.npz")
+    low, high = rows[:, 0].min(), rows[:, 0].max()
+    assert set(field["coords"][:, 0, 0]) >= {x for x in range(50, 59, 2) if low <= x <= high}
+    assert field["std"].shape == (*field["coords"].shape[:2], 1)
+    assert field["names"].tolist() == ["lat", "lon"]
+    assert field["channel_units"].tolist() == ["K"]
+
+
+def test_a_field_is_wanted_like_that_of_a_file(cli, checkpoint):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("netCDF4")
+    stations()
+    axes = {"latitude": np.linspace(60, 49, 5), "longitude": [350.0, 355, 362]}
+    values = xarray.DataArray(np.zeros((5, 3)), coords=axes, dims=list(axes))
+    values.to_dataset(name="t").to_netcdf("like.nc", engine="netcdf4")
+    call = ("reconstruct", "in.csv", "--model", checkpoint(channels=1))
+    seen = cli(*call, "--like", "like.nc", "--out", "out.nc")
+    assert seen.code == 0, seen.err
+    found = xarray.open_dataset("out.nc", engine="netcdf4")
+    np.testing.assert_allclose(found.lat, axes["latitude"])
+    np.testing.assert_allclose(found.lon, axes["longitude"])
+    assert found["mean"].dims == ("lat", "lon") and found["mean"].attrs["units"] == "K"
+    assert "is the input" in cli(*call, "--like", "like.nc", "--out", "like.nc").err
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (("--at", "far.csv"), "1 of 2 points lie outside the domain, the first at lat 70"),
+        (("--at", "in.npy"), "points are read from .csv, .tsv, .txt, .parquet or .npz"),
+        (("--at", "at.csv"), "needs one column 'lat', as the observations have"),
+        (("--at", "none.csv"), "no file at none.csv"),
+        (("--size", 4, 5, "--spacing", 1), "give one of --size and --spacing"),
+        (("--spacing", 1, "--own-cells"), "--own-cells is about the cells of a grid"),
+        (("--spacing", 1e-6), "of memory, more than the limit"),
+        (("--spacing", 0), "finite steps above 0"),
+        (("--size", 4), "--size takes 2 numbers here, not 1"),
+        (("--time", "when"), "no column 'when'; its columns are: lat, lon, t [K]"),
+        (("--time-scale", 3), "a time scale needs an axis of times"),
+        (("--value", "u"), "no column 'u'; its columns are"),
+    ],
+)
+def test_what_cannot_be_wanted_is_one_line(cli, checkpoint, extra, words):
+    stations()
+    Path("far.csv").write_text("lat,lon\n52,-3\n70,1\n")
+    Path("at.csv").write_text("y,x\n52,-3\n")
+    np.save("in.npy", np.zeros((3, 2)))
+    call = ("reconstruct", "in.csv", "--model", checkpoint(channels=1))
+    seen = cli(*call, *extra, "--out", "out.npz")
+    assert seen.code == 2
+    assert words in seen.err and seen.err.count("\n") == 1
+    assert not Path("out.npz").exists()

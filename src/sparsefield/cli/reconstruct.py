@@ -1,6 +1,5 @@
 """sparsefield reconstruct: from an image or a table of points to the whole field."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -12,7 +11,7 @@ from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
     from sparsefield.data.observation import Observation
-    from sparsefield.data.query import Grid
+    from sparsefield.data.query import Grid, Points
     from sparsefield.inference.field import Field
     from sparsefield.inference.loading import AnyModel, AnyPosterior
 
@@ -20,14 +19,19 @@ if TYPE_CHECKING:
 def command(
     input: Annotated[Positional[tuple[Path, ...]], arg(metavar="INPUT ...")],
     out: Annotated[Path, arg(metavar="FILE")],
-    model: options.ModelName = "default",
+    model: Annotated[str, arg(metavar="NAME|PATH")] = "auto",
     coords: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None,
     value: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None,
-    noise: Annotated[float | str | None, arg(metavar="SIGMA|NAME")] = None,
+    noise: Annotated[float | tuple[str, ...] | None, arg(metavar="SIGMA|NAME ...")] = None,
+    time: Annotated[tuple[str, ...] | None, arg(metavar="NAME|MOMENT")] = None,
+    time_scale: Annotated[float | None, arg(metavar="LENGTH")] = None,
     density: Annotated[float | None, arg(metavar="D")] = None,
     mask: Annotated[Path | None, arg(metavar="FILE")] = None,
     mask_colour: Annotated[str | None, arg(metavar="COLOUR")] = None,
-    size: options.Size = None,
+    size: Annotated[tuple[int, ...] | None, arg(metavar="N ...")] = None,
+    spacing: Annotated[tuple[float, ...] | None, arg(metavar="STEP ...")] = None,
+    like: Annotated[Path | None, arg(metavar="FILE")] = None,
+    at: Annotated[Path | None, arg(metavar="FILE")] = None,
     samples: options.Samples = 0,
     sampler: options.SamplerName = options.DEFAULT_SAMPLER,
     steps: options.Steps = 10,
@@ -54,18 +58,29 @@ def command(
         out: Where the field goes; the folder, for several inputs. An image made from an image
             keeps its greys, bits, colour profile and metadata. There are quantiles at those of
             the levels 0.05, 0.25, 0.5, 0.75 and 0.95 that so many samples tell.
-        coords: Columns or arrays with the coordinates, in the order of the grid's axes, where
-            they have other names than those above.
-        value: Columns or arrays with the channels, where not all others are meant.
+        model: A bundled model, a run folder or a checkpoint. auto is `default` for images and
+            `universal` for everything else.
+        coords: Columns, arrays or dimensions with the coordinates, in the order of the grid's
+            axes, where they have other names than those above.
+        value: Columns, arrays or variables with the channels, where not all others are meant.
         noise: Standard deviation of the measurement error in the units of the values (pixels are
-            in [0, 1]), or the column or array that holds it; without it what was observed is
-            reproduced exactly, but for --own-cells.
+            in [0, 1]), or the columns or arrays that hold it: one, or one for each channel;
+            without it a flow reproduces what was observed exactly, but for --own-cells.
+        time: Column or dimension with times, or two with date and time of day, which becomes an
+            axis of the field; or the moment wanted of a NetCDF file, as 2019-03-18T12:00.
+        time_scale: Lengths, kilometres on the Earth, that count as much as one unit of time, an
+            hour in a table; by default times vary as much as places.
         density: Fraction, in (0, 1], of the pixels of an image that counts as observed, chosen at
             random: for an image without transparent pixels.
         mask: Image of the same size that is white or transparent where pixels are missing.
         mask_colour: Missing pixels have this colour, as red or #ff0000: in the mask if there is
             one, else in the image.
-        size: Grid of the result; by default the image's, or the one the model was trained on.
+        size: Cells along each axis of the result; by default those observed, or as many as the
+            model says.
+        spacing: In place of the size, the distance of neighbours along each axis in its unit, or
+            one number for all: the multiples of it within the domain.
+        like: In place of the size, a NetCDF file whose grid is wanted; the domain grows to it.
+        at: In place of the size, a table or an archive with the points that are wanted.
         nfe: Evaluations of the network to spend, in place of samples and steps: 1 for the mean,
             up to 20 for one sample, more for samples and their mean, which an image then shows.
         own_cells: Give each cell of a finer grid its own mean instead of that over a cell as large
@@ -78,24 +93,25 @@ def command(
     targets = _targets(input, out)
 
     from sparsefield.core.devices import choose_device
-    from sparsefield.data.query import Grid
     from sparsefield.inference.loading import load
 
     ask = _Request(samples, sampler, steps, nfe, recalibrate, seed)
     ask.check()
-    read = _Reading(coords, value, noise, density, seed, mask, mask_colour)
+    where = _Where(size, spacing, like, at, own_cells)
+    where.check()
+    read = _Reading(coords, value, noise, time, time_scale, density, seed, mask, mask_colour)
     first = read(input[0])
-    loaded = load(model, choose_device(device))
+    loaded = load(_model(model, input[0], first), choose_device(device))
     ask.check_fit(loaded)
     for path, target in zip(input, targets, strict=True):
         obs = _fit(first if path == input[0] else read(path), loaded)
-        shape = _shape(size, obs, loaded)
-        _check_memory(shape, obs.channels, samples)
-        with count_fields("points", math.prod(shape)) as progress:
+        obs, wanted = where.of(obs, loaded)
+        cells = f"{len(wanted)} points" if wanted.shape is None else _by(wanted.shape)
+        _check_memory(cells, wanted, obs.channels, samples)
+        with count_fields("points", len(wanted)) as progress:
             posterior = loaded.condition(obs, chunk=chunk, progress=progress)
-            field = ask.answer(posterior, Grid(*shape, native=own_cells))
+            field = ask.answer(posterior, wanted)
         _write(field, path, target, nfe is not None)
-        cells = " x ".join(map(str, shape))
         done = f"{cells} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}"
         print(f"{target}: {done}")
         if recalibrate:
@@ -120,9 +136,11 @@ def _targets(inputs: tuple[Path, ...], out: Path) -> list[Path]:
         raise InputError(f"two inputs have one name, and would be one file in {out}")
     for path, target in zip(inputs, targets, strict=True):
         if not (_is_image(path) and _is_image(target)):
-            need_handler(target, "field")
-        need_handler(path, "observation")
-        regular_file(path)
+            handler = need_handler(target, "field")
+            if handler.folders and target.exists():
+                raise InputError(f"{target} exists; a folder is not replaced, remove it first")
+        if not need_handler(path, "observation").folders:
+            regular_file(path)
     refuse_overwriting(targets, list(inputs))
     return targets
 
@@ -151,7 +169,9 @@ class _Reading(NamedTuple):
 
     coords: tuple[str, ...] | None
     value: tuple[str, ...] | None
-    noise: float | str | None
+    noise: float | tuple[str, ...] | None
+    time: tuple[str, ...] | None
+    time_scale: float | None
     density: float | None
     seed: int
     mask: Path | None
@@ -163,12 +183,20 @@ class _Reading(NamedTuple):
         from sparsefield.data.formats.reading import read
 
         if self.mask is None and self.mask_colour is None:
-            names = {"coords": self.coords, "value": self.value}
-            return read(path, **names, noise=self.noise, density=self.density, seed=self.seed)
+            return read(
+                path,
+                coords=self.coords,
+                value=self.value,
+                noise=self.noise,
+                time=self.time,
+                time_scale=self.time_scale,
+                density=self.density,
+                seed=self.seed,
+            )
         if not _is_image(path):
             raise InputError(f"{path}: a mask belongs to an image")
-        if isinstance(self.noise, str):
-            raise InputError(f"{path}: the noise of an image is a number, not '{self.noise}'")
+        if isinstance(self.noise, tuple):
+            raise InputError(f"{path}: the noise of an image is a number, not '{self.noise[0]}'")
         return read_image(path, mask=self.mask, mask_colour=self.mask_colour, noise=self.noise)
 
 
@@ -203,7 +231,7 @@ class _Request(NamedTuple):
                 "standard deviation in one evaluation"
             )
 
-    def answer(self, posterior: "AnyPosterior", at: "Grid") -> "Field":
+    def answer(self, posterior: "AnyPosterior", at: "Grid | Points") -> "Field":
         """Return the mean, or samples as well."""
         from sparsefield.inference.posterior import Posterior, split_budget
         from sparsefield.samplers import build_sampler
@@ -240,23 +268,73 @@ def _fit(obs: "Observation", model: "AnyModel") -> "Observation":
     """Return pixels with the channels of the model; other observations as they are."""
     from sparsefield.data.colour import match_channels
 
-    if obs.grid is None or model.channels is None:
+    if obs.grid is None or obs.frame is not None or model.channels is None:
         return obs
     return match_channels(obs, model.channels, model.name)
 
 
-def _shape(size: tuple[int, ...] | None, obs: "Observation", model: "AnyModel") -> tuple[int, ...]:
-    usual = model.grid_for(obs)
-    if size is not None and len(size) != len(usual):
-        raise InputError(f"--size takes {len(usual)} numbers here, not {len(size)}")
-    return size or usual
+def _model(name: str, path: Path, obs: "Observation") -> str:
+    """Return the model that is meant: of images and arrays of colours, or of any field."""
+    if name != "auto":
+        return name
+    colours = obs.grid is not None and obs.channels == 3 and obs.frame is None
+    chosen = "default" if _is_image(path) or colours else "universal"
+    if not _is_image(path):
+        print(f"model: {chosen}")
+    return chosen
 
 
-def _check_memory(shape: tuple[int, ...], channels: int, samples: int) -> None:
+class _Where(NamedTuple):
+    """Where the field is wanted, as the options say it."""
+
+    size: tuple[int, ...] | None
+    spacing: tuple[float, ...] | None
+    like: Path | None
+    at: Path | None
+    native: bool
+
+    def check(self) -> None:
+        """Refuse options that exclude each other, before any work."""
+        given = [f"--{name}" for name in self._fields[:4] if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InputError(f"give one of {' and '.join(given)}: each says where")
+        if self.native and given not in ([], ["--size"]):
+            raise InputError(f"--own-cells is about the cells of a grid, not {given[0]}")
+
+    def of(self, obs: "Observation", model: "AnyModel") -> tuple["Observation", "Grid | Points"]:
+        """Return observations whose domain holds where the field is wanted, and where that is."""
+        from sparsefield.data.formats.places import read_grid, read_points
+        from sparsefield.data.query import Grid, check_query
+
+        if self.like is not None:
+            if obs.frame is None:
+                raise InputError(
+                    f"{self.like}: observations in [-1, 1] lie on no grid of the world"
+                )
+            grid = read_grid(self.like, obs.frame)
+            obs = obs.within(obs.frame.covering(grid.corners))
+            return obs, check_query(grid, obs.frame)
+        if self.at is not None:
+            return obs, check_query(read_points(self.at, obs.frame, obs.dims), obs.frame)
+        if self.spacing is not None:
+            return obs, check_query(Grid.spaced(*self.spacing), obs.frame)
+        return obs, check_query(Grid(*self._shape(obs, model), native=self.native), obs.frame)
+
+    def _shape(self, obs: "Observation", model: "AnyModel") -> tuple[int, ...]:
+        usual = model.grid_for(obs)
+        if self.size is not None and len(self.size) != len(usual):
+            raise InputError(f"--size takes {len(usual)} numbers here, not {len(self.size)}")
+        return self.size or usual
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _check_memory(cells: str, wanted: "Grid | Points", channels: int, samples: int) -> None:
     from sparsefield.core.memory import check_memory, reconstruction_bytes
 
-    points = math.prod(shape)
-    needed = reconstruction_bytes(points, len(shape), channels, samples)
-    cells = " x ".join(map(str, shape))
+    points = len(wanted)
+    needed = reconstruction_bytes(points, wanted.dims, channels, samples)
     kind = f" with {samples} samples" if samples else ""
     check_memory(needed, f"a field of {cells} = {points:,} points{kind}")

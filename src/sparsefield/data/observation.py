@@ -159,6 +159,19 @@ class Observation:
         found = tuple(Quantity(*map(str, each)) for each in quantities)
         return self._checked(*self._tensors, self.grid, self.frame, found)
 
+    def within(self, frame: Frame) -> "Observation":
+        """Return the same measurements in another frame; cells become points.
+
+        Raises:
+            InputError: There is no frame to come from, or a place lies outside of the new one.
+        """
+        if self.frame is None:
+            raise InputError("observations without a frame have no place in another one")
+        if frame == self.frame:
+            return self
+        coords = torch.from_numpy(frame.to_unit(self.physical())).to(self.coords.device)
+        return self._checked(coords, *self._tensors[1:], None, frame, self.quantities)
+
     def positions(self) -> Tensor:
         """Return coordinates (..., M, Q) whose Euclidean distance is that of the places.
 

@@ -161,6 +161,11 @@ class Lattice(Grid):
         """Positions (n,) along each axis."""
         return list(self._axes.values())
 
+    @property
+    def corners(self) -> np.ndarray:
+        """Corners of the grid (2^P, P)."""
+        return _mesh([x[[0, -1]] for x in self.axes])
+
     def within(self, frame: Frame | None) -> "Grid":
         """Return the grid with the axes of a frame, in its order.
 
@@ -171,8 +176,7 @@ class Lattice(Grid):
             return self
         other = Lattice({name: self._axes[self._find(name, frame)] for name in frame.names})
         other.frame = frame
-        corners = np.stack(np.meshgrid(*[x[[0, -1]] for x in other.axes]), axis=-1)
-        frame.to_unit(corners.reshape(-1, frame.dims))
+        frame.to_unit(other.corners)
         return other
 
     def _find(self, name: str, frame: Frame) -> str:

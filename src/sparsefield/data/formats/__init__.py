@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,12 +25,14 @@ class Handler(NamedTuple):
         suffixes: Suffixes of the files in small letters, with the dot.
         summary: What the help says of it, after the suffixes.
         folders: Whether these are folders.
+        requires: Packages of the extra geo that it needs.
     """
 
     function: str
     suffixes: tuple[str, ...]
     summary: str
     folders: bool = False
+    requires: tuple[str, ...] = ()
 
     def load(self) -> Callable[..., Any]:
         """Return the function."""
@@ -66,7 +69,11 @@ FORMATS: dict[str, Format] = {
             "pixels, scaled to [0, 1], of an image; transparent ones are unknown",
         ),
         examples=Handler(f"{_HERE}.folders:read_images", IMAGE_SUFFIXES, "an image or a folder"),
-        field=Handler(f"{_HERE}.images:write_field", (".png",), "the mean as an image"),
+        field=Handler(
+            "sparsefield.figures.maps:write_field",
+            (".png",),
+            "the mean as an image, or a map of what has units",
+        ),
     ),
     "table": Format(
         observation=Handler(
@@ -84,16 +91,30 @@ FORMATS: dict[str, Format] = {
             f"{_HERE}.netcdf:read_observation",
             (".nc", ".nc4", ".cdf", ".netcdf"),
             "a variable on a grid or at points; missing cells are unknown",
+            requires=("xarray",),
         ),
         field=Handler(
-            f"{_HERE}.netcdf:write_field", (".nc", ".nc4"), "all of it, with axes and units"
+            f"{_HERE}.netcdf:write_field",
+            (".nc", ".nc4"),
+            "all of it, with axes and units",
+            requires=("xarray", "netCDF4"),
         ),
     ),
     "Zarr": Format(
         observation=Handler(
-            f"{_HERE}.netcdf:read_zarr_observation", (".zarr",), "the same in a Zarr store", True
+            f"{_HERE}.netcdf:read_zarr_observation",
+            (".zarr",),
+            "the same in a Zarr store",
+            folders=True,
+            requires=("xarray", "zarr"),
         ),
-        field=Handler(f"{_HERE}.netcdf:write_zarr_field", (".zarr",), "the same, a folder"),
+        field=Handler(
+            f"{_HERE}.netcdf:write_zarr_field",
+            (".zarr",),
+            "the same, a folder",
+            folders=True,
+            requires=("xarray", "zarr"),
+        ),
     ),
     "parquet": Format(
         observation=Handler(
@@ -170,13 +191,16 @@ def need_handler(path: Path, task: Task) -> Handler:
     """Return what does a task with a file.
 
     Raises:
-        InputError: The suffix is not one that the task knows.
+        InputError: The suffix is not one that the task knows, or a package is missing.
     """
     handler = find_handler(path, task)
     if handler is None:
         *others, last = suffixes(task)
         known = f"{', '.join(others)} or {last}" if others else last
         raise InputError(f"cannot {_PURPOSES[task].format(path)}: the suffix must be {known}")
+    for package in handler.requires:
+        if not find_spec(package):
+            raise InputError(f"{path} needs the package {package}: install sparsefield[geo]")
     return handler
 
 

@@ -198,8 +198,8 @@ def choose_roles(table: Table, reading: Reading) -> Roles:
     roles = Roles(coords, time, given, noise)
     if not given:
         roles = _guess_values(table, roles)
-    if reading.noise is None:
-        roles = roles._replace(noise=_guess_noise(table, roles))
+        if reading.noise is None:
+            roles = roles._replace(noise=_guess_noise(table, roles))
     _say(table, roles, reading)
     return roles
 

@@ -328,11 +328,9 @@ def write_field(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a field with its axes, units and provenance as NetCDF 4, compressed.
 
     Raises:
-        InputError: xarray or netCDF4 is missing, or the file cannot be written.
+        InputError: xarray is missing, or the file cannot be written.
     """
     dataset = to_dataset(arrays)
-    if not find_spec("netCDF4"):
-        raise InputError(f"writing {path} needs netCDF4: install sparsefield[geo]")
     packed = {name: {"zlib": True, "complevel": 4} for name in dataset.data_vars}
 
     def save(temporary: Path) -> None:
@@ -345,11 +343,9 @@ def write_zarr_field(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a field as a Zarr store, a folder; one that exists is not replaced.
 
     Raises:
-        InputError: xarray or zarr is missing, or there is something already.
+        InputError: xarray is missing, or there is something already.
     """
     dataset = to_dataset(arrays)
-    if not find_spec("zarr"):
-        raise InputError(f"writing {path} needs zarr: install sparsefield[geo]")
     if path.exists():
         raise InputError(f"{path} exists; a Zarr store is not replaced, remove it first")
     try:

@@ -101,7 +101,7 @@ def read(
             columns of numbers, the array values (M, C), and the only variable.
         noise: Standard deviation of the measurement error, in the unit of the values, or the names
             of what holds one for each row: one for all channels, or one for each. By default
-            exact, or what is called after the value, as `sd` or `t2m_std`.
+            none, or where no value is named what is called after it, as `sd` or `t2m_std`.
         options: As in `ReadOptions`.
 
     Returns:
