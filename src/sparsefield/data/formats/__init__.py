@@ -93,6 +93,11 @@ FORMATS: dict[str, Format] = {
             "a variable on a grid or at points; missing cells are unknown",
             requires=("xarray",),
         ),
+        examples=Handler(
+            f"{_HERE}.series:read_series",
+            (".nc", ".nc4", ".cdf", ".netcdf"),
+            "fields along time; variables on the same axes are channels",
+        ),
         field=Handler(
             f"{_HERE}.netcdf:write_field",
             (".nc", ".nc4"),
@@ -145,13 +150,6 @@ FORMATS: dict[str, Format] = {
             f"{_HERE}.arrays:write_field",
             (".npz",),
             "mean, std, samples, coords and quantiles at levels",
-        ),
-    ),
-    "NetCDF": Format(
-        examples=Handler(
-            f"{_HERE}.series:read_series",
-            (".nc", ".nc4", ".cdf", ".netcdf"),
-            "fields along time; variables on the same axes are channels",
         ),
     ),
     "numpy array": Format(

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sparsefield.core.errors import InputError
-from sparsefield.data.formats.guard import readable, regular_file
-from sparsefield.data.formats.tables import Table, read_table
+from sparsefield.data.formats import parquet_tables
+from sparsefield.data.formats.columns import Table
+from sparsefield.data.formats.guard import readable
+from sparsefield.data.formats.tables import read_table
 from sparsefield.data.scattered import ScatteredDataset
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
@@ -67,8 +69,8 @@ def read_point_sets(
     for number, table in enumerate(tables):
         chosen = _choose(table, columns)
         items += [(number, key) for key in _texts(table, chosen.item)]
-        coords.append(table.columns(chosen.coords).filled(np.nan))
-        values.append(table.columns(chosen.values).filled(np.nan))
+        coords.append(table.numbers(chosen.coords).filled(np.nan))
+        values.append(table.numbers(chosen.values).filled(np.nan))
     return _pack(items, np.concatenate(coords), np.concatenate(values), paths, size)
 
 
@@ -111,7 +113,7 @@ def _choose(table: Table, columns: Columns) -> Columns:
     if not coords:
         raise _lacks(table, "no coordinates as lat, lon or y, x", "coords")
     values = columns.values or tuple(
-        name for name in table.without([*coords, item]) if _is_numeric(table, name)
+        name for name in table.names if name not in (*coords, item) and _is_numeric(table, name)
     )
     if not values:
         raise _lacks(table, "no column of values", "values")
@@ -126,28 +128,20 @@ def _lacks(table: Table, what: str, key: str) -> InputError:
 
 def _is_numeric(table: Table, name: str) -> bool:
     try:
-        return bool(table.columns([name]).count())
+        return bool(table.numbers([name]).count())
     except InputError:
         return False
 
 
 def _texts(table: Table, name: str) -> list[str]:
-    at = table.names.index(name)
-    return [row[at] for row in table.rows]
+    return list(map(str, table.find(name).cells))
 
 
 def _read(path: Path) -> Table:
     """Return a table as text, whatever its format."""
     if path.suffix.lower() != ".parquet":
         return read_table(path)
-    import pyarrow.parquet as pq
-
-    regular_file(path)
-    with readable(path, "parquet file"):
-        data = pq.read_table(path)
-        columns = [["" if x is None else str(x) for x in c.to_pylist()] for c in data.columns]
-    rows = [list(row) for row in zip(*columns, strict=True)]
-    return Table(path, data.column_names, rows, list(range(1, len(rows) + 1)), comma=False)
+    return parquet_tables.read_table(path)
 
 
 def _images(path: Path) -> list[str]:
