@@ -28,7 +28,9 @@ class Model:
         self.given.append(obs)
 
         def mean(at):
-            return SimpleNamespace(mean=torch.as_tensor(self.predict(obs, at.coords)))
+            return SimpleNamespace(
+                mean=torch.as_tensor(self.predict(obs, at.within(obs.frame).coords))
+            )
 
         return SimpleNamespace(mean=mean)
 
@@ -110,6 +112,19 @@ def test_intervals_of_groups_are_wider_than_those_of_points():
     alone = check.__class__(check.model, check.baselines, check.of, np.arange(80))
     wide, narrow = (each.gain.high - each.gain.low for each in (check, alone))
     assert wide > 1.5 * narrow
+
+
+def test_places_on_the_sphere_are_compared_there_and_the_unit_is_said():
+    """Two stations at the pole are near, whatever their longitudes."""
+    rng = np.random.default_rng(0)
+    places = np.column_stack([rng.uniform(84, 89.9, 60), rng.uniform(-180, 180, 60)])
+    ring, east = np.cos(np.radians(places[:, 0])), np.radians(places[:, 1])
+    values = (100 * ring * np.cos(east))[:, None]
+    obs = Observation.at(places, values, names=("lat", "lon")).labelled(("t2m", "K"))
+    check = check_model(Model(lambda rest, at: torch.zeros(len(at), 1).double()), obs)
+    assert "tps" in {each.name for each in check.baselines}
+    assert check.baselines[0].rmse < 0.5
+    assert " K" in str(check) and check.unit == "K"
 
 
 @pytest.mark.parametrize(

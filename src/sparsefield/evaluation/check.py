@@ -134,7 +134,7 @@ def check_model(
     obs = obs.merged() if groups is None else obs
     valid = obs.valid.cpu().numpy()
     held = _groups(groups, valid, seed) if groups is not None else _tenth(valid, share, seed)
-    names = available_baselines(obs.dims, on_grid=False) if baselines is None else baselines
+    names = _usual(obs) if baselines is None else baselines
     methods: dict[str, Callable[[Observation, Observation], np.ndarray]] = {
         model.name: lambda rest, part: _of_model(model, rest, part)
     }
@@ -153,6 +153,13 @@ def check_model(
     units = {quantity.unit for quantity in obs.quantities}
     unit = units.pop() if len(units) == 1 else ""
     return Check(first, ranked, int(valid.sum()), block, groups is not None, unit)
+
+
+def _usual(obs: Observation) -> list[str]:
+    """Return the baselines that can run; points on a sphere lie on the hull of any others."""
+    dims = obs.positions().shape[-1]
+    names = available_baselines(dims, on_grid=False)
+    return [name for name in names if name != "linear" or dims == obs.dims]
 
 
 def _tenth(valid: np.ndarray, share: float, seed: int) -> np.ndarray:
