@@ -73,3 +73,20 @@ def test_only_a_table_is_written_and_masks_fit_the_grid(table, tmp_path, capsys)
     np.save(tmp_path / "mask.npy", np.ones((3, 3)))
     assert run(table, "--exclude", str(tmp_path / "mask.npy"))[0] == 2
     assert "has the shape (3, 3), and the grid (12, 10)" in capsys.readouterr().err
+
+
+def test_places_are_chosen_from_a_table_of_candidates_in_its_units(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.uniform(50, 54, 20), rng.uniform(-5, 0, 20), rng.random(20)])
+    np.savetxt(tmp_path / "seen.csv", rows, delimiter=",", header="lat,lon,t", comments="")
+    sites = np.array([[50.5, -4.5], [53.5, -0.5], [52.0, -2.0]])
+    np.savetxt(tmp_path / "sites.csv", sites, delimiter=",", header="lat,lon", comments="")
+    code, out = run(tmp_path / "seen.csv", "--k", "2", "--candidates", str(tmp_path / "sites.csv"))
+    assert code == 0
+    found = {(float(row["lat"]), float(row["lon"])) for row in chosen(out)}
+    assert len(found) == 2 and found < {tuple(site) for site in sites}
+    _, out = run(
+        tmp_path / "seen.csv", "--k", "2", "--candidates", str(tmp_path / "sites.csv"),
+        "--exclude", "lat=53:54,lon=-1:0",
+    )  # fmt: skip
+    assert {float(row["lat"]) for row in chosen(out)} == {50.5, 52.0}

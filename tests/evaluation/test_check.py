@@ -149,3 +149,16 @@ def test_the_command_says_which_is_better(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "check: 8 of 80 measurements held back" in said
     assert "default" in said and "kriging" in said and "better" in said
+
+
+def test_the_command_holds_back_whole_groups(tmp_path, capsys):
+    table, out = tmp_path / "t.csv", tmp_path / "t.npz"
+    lines = [f"{y:.5f},{x:.5f},{v:.5f},track {i % 4}" for i, ((y, x), v) in
+             enumerate(zip(PLACES[:40], PLANE[:40, 0], strict=True))]  # fmt: skip
+    lines[7] = f"0.1,0.2,,track {7 % 4}"  # not observed
+    table.write_text("\n".join(["y,x,t,track", *lines]))
+    words = ["reconstruct", str(table), "--out", str(out), "--value", "t", "--size", "5", "4"]
+    assert main([*words, "--group", "track"]) == 0
+    assert "39 of 39 measurements of 4 groups, each held back" in capsys.readouterr().out
+    assert main([*words, "--group", "cruise"]) == 2
+    assert "no column 'cruise'; its columns are: y, x, t, track" in capsys.readouterr().err

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sparsefield.data.observation import Observation
-    from sparsefield.data.query import Grid
+    from sparsefield.data.query import Grid, Points
     from sparsefield.inference.placement import Placement
 
 _BOX = re.compile(r"([^=,]+)=([^:,]+):([^:,]+)")
@@ -28,6 +28,7 @@ def command(
     value: Annotated[str | None, arg(metavar="NAME")] = None,
     noise: Annotated[float | str | None, arg(metavar="SIGMA|NAME")] = None,
     size: options.Size = None,
+    candidates: Annotated[Path | None, arg(metavar="FILE")] = None,
     exclude: Annotated[tuple[str, ...], arg(metavar="BOX|FILE")] = (),
     samples: options.Samples = 300,
     seed: options.Seed = 0,
@@ -47,6 +48,7 @@ def command(
         noise: Standard deviation of the measurement error, or the column that holds it; a new
             measurement has the median one.
         size: Grid whose variance counts, and whose cells are the candidates.
+        candidates: Table of places to choose from, in place of the grid's cells.
         exclude: Where nothing can be measured: boxes as lon=-5:0,lat=50:52, or .npy files of the
             grid's shape that are not 0 there.
     """
@@ -54,8 +56,6 @@ def command(
         raise InputError(f"{out}: places are written as a table; name a file that ends in .csv")
     if k < 1:
         raise InputError(f"--k takes at least 1 place, not {k}")
-
-    import numpy as np
 
     from sparsefield.core.files import write_text
     from sparsefield.data.formats.reading import read
@@ -67,13 +67,13 @@ def command(
     loaded = load(model)
     grid = check_query(Grid(*(size or loaded.grid_for(obs))), obs.frame)
     assert isinstance(grid, Grid)
-    may = np.ones(len(grid), bool)
+    at, may, matters = _choice(grid, obs, candidates)
     for each in exclude:
-        may &= ~_excluded(each, grid, obs)
-    field = loaded.condition(obs).sample(grid, samples, seed=seed)
+        may &= ~_excluded(each, at, obs, grid)
+    field = loaded.condition(obs).sample(at, samples, seed=seed)
     error = 0.0 if obs.noise is None else float(obs.noise[obs.valid].median())
-    found = place(field, k, candidates=may, noise=error)
-    write_text(out, _table(found, grid, obs))
+    found = place(field, k, candidates=may, targets=matters, noise=error)
+    write_text(out, _table(found, at, obs))
     unit = f" {obs.quantities[0].unit}" if obs.quantities and obs.quantities[0].unit else ""
     before, after = found.std[0], found.std[-1]
     print(
@@ -83,13 +83,33 @@ def command(
     return 0
 
 
-def _excluded(text: str, grid: "Grid", obs: "Observation") -> "np.ndarray":
-    """Return which cells a box or a file excludes (L,)."""
+def _choice(
+    grid: "Grid", obs: "Observation", candidates: Path | None
+) -> "tuple[Grid | Points, np.ndarray, np.ndarray]":
+    """Return the points to sample, which may be chosen, and which matter."""
+    import numpy as np
+
+    from sparsefield.data.query import Points, check_query
+
+    if candidates is None:
+        return grid, np.ones(len(grid), bool), np.ones(len(grid), bool)
+    from sparsefield.data.formats.places import read_points
+
+    some = read_points(candidates, obs.frame, obs.dims).physical
+    cells = grid.physical if obs.frame else grid.coords.numpy()
+    at = check_query(Points(np.concatenate([cells, some])), obs.frame)
+    matters = np.arange(len(at)) < len(grid)
+    return at, ~matters, matters
+
+
+def _excluded(text: str, at: "Grid | Points", obs: "Observation", grid: "Grid") -> "np.ndarray":
+    """Return which points a box or a file excludes (L,)."""
     import numpy as np
 
     if Path(text).suffix.lower() == ".npy":
-        return _mask(Path(text), grid)
-    points, inside = grid.physical, np.ones(len(grid), bool)
+        mask = _mask(Path(text), grid)
+        return np.concatenate([mask, np.zeros(len(at) - len(mask), bool)])
+    points, inside = at.physical, np.ones(len(at), bool)
     for part in text.split(","):
         found = _BOX.fullmatch(part.strip())
         names = _names(obs)
@@ -119,7 +139,7 @@ def _names(obs: "Observation") -> tuple[str, ...]:
     return obs.frame.names if obs.frame else ("z", "y", "x")[-obs.dims :]
 
 
-def _table(found: "Placement", at: "Grid", obs: "Observation") -> str:
+def _table(found: "Placement", at: "Grid | Points", obs: "Observation") -> str:
     """Return the places as a table, best first."""
     lines = [",".join(["rank", *_names(obs), "expected_std"])]
     for rank, (row, std) in enumerate(zip(found.rows, found.std[1:], strict=True), 1):

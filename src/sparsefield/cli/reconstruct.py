@@ -12,6 +12,7 @@ from sparsefield.core.errors import InputError
 if TYPE_CHECKING:
     from sparsefield.data.observation import Observation
     from sparsefield.data.query import Grid, Points
+    from sparsefield.evaluation.check import Check
     from sparsefield.inference.field import Field
     from sparsefield.inference.loading import AnyModel, AnyPosterior
 
@@ -42,6 +43,7 @@ def command(
     nfe: Annotated[int | None, arg(metavar="N")] = None,
     own_cells: bool = False,
     check: bool = False,
+    group: Annotated[str | None, arg(metavar="NAME")] = None,
 ) -> int:
     """Reconstruct the whole field from an image or from scattered points.
 
@@ -89,6 +91,8 @@ def command(
             observations.
         check: Afterwards, hold a tenth of the measurements back, predict them by the model and by
             the baselines from the rest, and say which is better and by how much.
+        group: Check on whole groups: the column of a table that says which rows belong together,
+            as a track or a station. Each group is predicted from the others.
     """
     targets = _targets(input, out)
 
@@ -116,11 +120,20 @@ def command(
         print(f"{target}: {done}")
         if recalibrate:
             print(f"standard deviation of the samples scaled by {field.inflation:.3f}")
-        if check:
-            from sparsefield.evaluation.check import check_model
-
-            print(check_model(loaded, obs, seed=seed))
+        if check or group is not None:
+            print(_check(loaded, obs, path, group, seed))
     return 0
+
+
+def _check(
+    model: "AnyModel", obs: "Observation", path: Path, group: str | None, seed: int
+) -> "Check":
+    """Compare the model with the baselines on measurements that are held back."""
+    from sparsefield.data.formats.groups import read_groups
+    from sparsefield.evaluation.check import check_model
+
+    groups = None if group is None else read_groups(path, group, obs)
+    return check_model(model, obs, groups=groups, seed=seed)
 
 
 def _targets(inputs: tuple[Path, ...], out: Path) -> list[Path]:

@@ -39,7 +39,7 @@ def read_points(path: Path, frame: Frame | None, dims: int) -> Points:
     if not name.endswith((*TEXT_SUFFIXES, ".parquet")):
         raise InputError(f"{path}: points are read from {', '.join(TEXT_SUFFIXES[:3])}, .parquet "
                          "or .npz; a grid as in NetCDF is given with --like")  # fmt: skip
-    table = _table(path)
+    table = read_any_table(path)
     if not table.lines:
         raise InputError(f"{path} has no row; at least one point is needed")
     axes = plain_axes(dims).names if frame is None else frame.names
@@ -68,7 +68,8 @@ def read_grid(path: Path, frame: Frame) -> Lattice:
     return Grid.like(axes)
 
 
-def _table(path: Path) -> Table:
+def read_any_table(path: Path) -> Table:
+    """Return a table of text or of a parquet file."""
     from sparsefield.data.formats import parquet_tables, tables
 
     reader = parquet_tables if path.suffix.lower() == ".parquet" else tables
