@@ -41,6 +41,10 @@ def command(
     sampling: options.SeveralSamplersOptions = options.NO_SAMPLES_OF_SEVERAL,
     *,
     baselines: options.Baselines = "all",
+    value: Annotated[str | None, arg(metavar="COLUMN")] = None,
+    coords: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = (),
+    noise: Annotated[float | str | None, arg(metavar="SIGMA|NAME")] = None,
+    folds: Annotated[int, arg(metavar="K")] = 5,
     device: options.Device = "auto",
     json: options.JsonFile = None,
     figure: Annotated[Path | None, arg(metavar="FILE.png")] = None,
@@ -48,10 +52,18 @@ def command(
     """Score a model, and the baselines beside it, on frozen masks.
 
     Data are a parquet file or folder of images in the Hugging Face layout, an image file or
-    folder, the CIFAR-10 python archive or its folder, or a .npy or .npz array (N, H, W, C).
+    folder, the CIFAR-10 python archive or its folder, or a .npy or .npz array (N, H, W, C). With
+    --value it is a table of scattered points: new measurements are predicted at the rows whose
+    column 'split' holds test, or fold by fold, by an interpolator such as 'universal'.
 
     Args:
         model: A bundled model, a run folder or a checkpoint; 'baselines' scores these alone.
+        value: Column of a table that is predicted.
+        coords: Columns with the places of a table; latitude and longitude, or z, y and x, by
+            default.
+        noise: Standard deviation of the error of the values of a table, or the column that holds
+            it; unknown by default.
+        folds: Folds of a table without a column 'split'.
         figure: Write a figure of the samples' calibration: ranks, coverage, errors of averages,
             standard deviation and error by distance to the nearest observation. Of several
             samplers, a chart.
@@ -59,6 +71,11 @@ def command(
     from sparsefield.evaluation.baseline_scores import choose_baselines
     from sparsefield.evaluation.report import write_report
 
+    if value is not None:
+        from sparsefield.cli.scattered import evaluate_table
+
+        column = {"value": value, "coords": coords, "noise": noise, "folds": folds}
+        return evaluate_table(model, scoring, column, baselines=baselines, json=json)
     _check(model, sampling, figure)
     config = sampling.first().config()
     loaded = None if model == "baselines" else _load(model, device)

@@ -4,12 +4,13 @@ from sparsefield.baselines.registry import BASELINES, available_baselines
 from sparsefield.core.errors import InputError, unknown_name
 
 
-def choose_baselines(names: str, dims: int) -> list[str]:
+def choose_baselines(names: str, dims: int, *, on_grid: bool = True) -> list[str]:
     """Return the baselines that "all", "none" or a list "tps,kriging" stands for.
 
     Args:
         names: What the user asked for.
         dims: Number of coordinate dimensions P.
+        on_grid: Whether queries are a whole grid that contains the observed points.
 
     Raises:
         InputError: A name is unknown or cannot run here.
@@ -17,12 +18,12 @@ def choose_baselines(names: str, dims: int) -> list[str]:
     if names == "none":
         return []
     if names == "all":
-        return available_baselines(dims)
+        return available_baselines(dims, on_grid)
     chosen = [name.strip() for name in names.split(",")]
     for name in chosen:
         if name not in BASELINES:
             raise unknown_name("baseline", name, [*BASELINES, "all", "none"])
-        if name not in available_baselines(dims, peers=True):
+        if name not in available_baselines(dims, on_grid, peers=True):
             raise InputError(
                 f"{name} cannot run here: it works in {BASELINES[name].dims} dimensions"
                 f" and needs {BASELINES[name].requires or 'nothing else'}"
