@@ -22,6 +22,7 @@ def command(json: bool = False) -> int:
     rich.print(
         _bundle_table(catalogue["bundled"]) if catalogue["bundled"] else "no bundled weights"
     )
+    rich.print(_interpolator_table(catalogue["interpolators"]))
     return 0
 
 
@@ -56,7 +57,34 @@ def describe_models() -> dict[str, Any]:
         }
     for name, row in models.items():
         row["flops_per_point"] = flops_per_point(name)
-    return {"models": models, "presets": preset_names(), "bundled": bundled}
+    return {
+        "models": models,
+        "presets": preset_names(),
+        "bundled": bundled,
+        "interpolators": _describe_interpolators(),
+    }
+
+
+def _describe_interpolators() -> dict[str, Any]:
+    """Return the bundled interpolators of scattered points, with their cards."""
+    import torch
+
+    from sparsefield.inference.checkpoint import bundled_interpolators
+    from sparsefield.inference.interpolator import read_card
+    from sparsefield.models.universal import UniversalInterpolator
+
+    found = {}
+    for name, path in bundled_interpolators().items():
+        card = read_card(path)
+        with torch.device("meta"):
+            network = UniversalInterpolator(**card["options"])
+        text = path.with_suffix(".md")
+        found[name] = {
+            "parameters": sum(weight.numel() for weight in network.parameters()),
+            "dims": [1, 2, 3],
+            "card": card | {"text": text.read_text() if text.is_file() else ""},
+        }
+    return found
 
 
 def _model_table(models: dict[str, Any]) -> Table:
@@ -93,4 +121,17 @@ def _bundle_table(bundled: dict[str, Any]) -> Table:
     for name, row in bundled.items():
         grid = " x ".join(map(str, row["shape"]))
         table.add_row(name, row["model"], f"{row['parameters']:,}", grid, _scores(row["card"]))
+    return table
+
+
+def _interpolator_table(interpolators: dict[str, Any]) -> Table:
+    table = Table("interpolator", box=None)
+    table.add_column("parameters", justify="right")
+    table.add_column("dimensions")
+    table.add_column("steps", justify="right")
+    for name, row in interpolators.items():
+        dims = f"{row['dims'][0]} to {row['dims'][-1]}"
+        table.add_row(name, f"{row['parameters']:,}", dims, f"{row['card']['steps']:,}")
+    table.caption = "of scattered points in any unit; --json has their cards"
+    table.caption_justify = "left"
     return table

@@ -39,10 +39,10 @@ def likeliest(heard: Heard) -> Covariance:
     """Return the covariance of the expert whose evidence is greatest."""
     group = int(np.argmax(heard.evidence))
     for voices in heard.voices:
-        if group < len(voices.share):
+        if group < voices.groups:
             break
-        group -= len(voices.share)
-    best = group * voices.share.shape[1] + int(np.argmax(voices.share[group]))
+        group -= voices.groups
+    best = int(np.argmax(np.where(voices.group == group, voices.share, -1.0)))
     bank = voices.bank.take(np.array([best]))
     return Covariance(bank, voices.metric, voices.trend, heard.centre, heard.unit)
 

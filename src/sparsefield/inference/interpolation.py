@@ -1,12 +1,15 @@
 """Predict a scalar field at any points from scattered measurements, with nothing fitted."""
 
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
@@ -16,12 +19,15 @@ from sparsefield.inference.conditioned import Progress, silent
 from sparsefield.inference.copula import Covariance, likeliest
 from sparsefield.inference.tasks import Task, features_of, hear, standardise
 from sparsefield.models.universal import PARTS, Prediction, UniversalInterpolator
+from sparsefield.nn.experts.groups import useful_numbers
+from sparsefield.nn.experts.kriging import Seen
 from sparsefield.nn.mixture import Mixture
 
 FEWEST = 3
 OWN = 32  # observations at most whose surroundings share one context
 ASKED = 2048  # queries at a time
 ROWS = 32  # their number is made a multiple of this
+SAMPLED = 6  # leaves at which the experts to ask at all are chosen
 
 
 class Interpolated(NamedTuple):
@@ -35,6 +41,19 @@ class Interpolated(NamedTuple):
 
     value: Mixture
     field_std: Tensor
+
+    @classmethod
+    def empty(cls, count: int) -> "Interpolated":
+        """Return room for what is known at so many points."""
+        parts = (torch.empty(count, PARTS, dtype=torch.float64) for _ in Mixture._fields)
+        return cls(Mixture(*parts), torch.empty(count, dtype=torch.float64))
+
+    def put(self, numbers: np.ndarray, part: "Interpolated") -> None:
+        """Write what is known at some of the points (Q,), the first ones of a part."""
+        rows = torch.from_numpy(numbers)
+        for whole, piece in zip(self.value, part.value, strict=True):
+            whole[rows] = piece[: len(rows)]
+        self.field_std[rows] = part.field_std[: len(rows)]
 
 
 class View(NamedTuple):
@@ -86,7 +105,19 @@ class Measurements:
         coords = np.asarray(self.tree.data)
         middle = self.tree.query(coords.mean(0))[1]
         seen = self.context(self.seen_from(int(self.leaf[middle])))
-        return likeliest(hear([standardise(seen, coords[:1], self.stated)])[0])
+        return likeliest(hear(standardise(seen, coords[:1], self.stated)))
+
+    @cached_property
+    def useful(self) -> np.ndarray | None:
+        """Isotropic experts (G, E) that have a say at some of many places; None for all."""
+        count = int(self.leaf.max()) + 1
+        if count < 2 * SAMPLED:
+            return None
+        chosen = np.linspace(0, count - 1, SAMPLED).astype(int)
+        seen = (self.context(self.seen_from(leaf)) for leaf in chosen)
+        return useful_numbers(
+            [Seen(*standardise(x, x.coords[:1], self.stated).seen) for x in seen]
+        )
 
     def views(self, query: np.ndarray) -> Iterator[View]:
         """Yield queries that see the same measurements, each once."""
@@ -109,7 +140,6 @@ class Measurements:
         return Context(places, self.values[numbers], self.noise[numbers])
 
 
-@torch.inference_mode()
 def interpolate(
     model: UniversalInterpolator,
     measurements: Measurements,
@@ -137,20 +167,53 @@ def interpolate(
             f"got {query.shape}"
         )
     size = min(chunk or ASKED, ASKED)
-    parts = [torch.empty(len(query), PARTS, dtype=torch.float64) for _ in Mixture._fields]
-    field_std = torch.empty(len(query), dtype=torch.float64)
-    for view in measurements.views(query):
-        seen = measurements.context(view.seen)
-        task = standardise(seen, query[:0], measurements.stated)
-        heard = hear([task])
-        for numbers in np.split(view.asked, range(size, len(view.asked), size)):
-            part = task._replace(query=_padded(query[numbers]))
-            found = _to_units(model(features_of([part], heard)), part)
-            for whole, piece in zip(parts, found.value, strict=True):
-                whole[numbers] = piece[: len(numbers)]
-            field_std[numbers] = found.field_std[: len(numbers)]
-            progress(len(numbers))
-    return Interpolated(Mixture(*parts), field_std)
+    found = Interpolated.empty(len(query))
+    useful = measurements.useful
+
+    def answer(view: View) -> int:
+        with torch.inference_mode():
+            seen = measurements.context(view.seen)
+            task = standardise(seen, query[:0], measurements.stated)
+            heard = hear(task, useful)
+            for numbers in np.split(view.asked, range(size, len(view.asked), size)):
+                part = task._replace(query=_padded(query[numbers]))
+                found.put(numbers, _to_units(model(features_of([part], [heard])), part))
+        return len(view.asked)
+
+    for count in each_in_threads(answer, measurements.views(query)):
+        progress(count)
+    return found
+
+
+def each_in_threads(act: Callable[[View], int], views: Iterable[View]) -> Iterator[int]:
+    """Yield what an action returns for each view, in order, on as many threads as torch has.
+
+    Each of them computes on one processor.
+    """
+    workers = torch.get_num_threads()
+    with one_thread():
+        if workers == 1:
+            yield from map(act, views)
+            return
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(act, views)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep the libraries of linear algebra, and torch, from starting threads of their own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _blas().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _padded(query: np.ndarray) -> np.ndarray:
@@ -187,7 +250,7 @@ def _check(coords: np.ndarray, values: np.ndarray, noise: float | np.ndarray | N
 def _leaves(coords: np.ndarray) -> np.ndarray:
     """Return the number (N,) of the compact part, of at most OWN points, of each point."""
     leaf = np.zeros(len(coords), int)
-    parts = 2 ** int(np.ceil(np.log2(len(coords) / OWN)))
+    parts = -(-len(coords) // OWN)
     for number, part in enumerate(contexts.halve(coords, np.arange(len(coords)), parts)):
         leaf[part] = number
     return leaf

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sparsefield.data.contexts import Context
 from sparsefield.models.universal import Features, make_features
-from sparsefield.nn.experts.groups import Heard, Problem, ask_experts, listen_to
+from sparsefield.nn.experts.groups import Heard, Problem, ask_experts, listen
+from sparsefield.nn.experts.kriging import Seen
 
 
 class Task(NamedTuple):
@@ -80,6 +81,11 @@ def features_of(tasks: Sequence[Task], heard: Sequence[Heard] | None = None) -> 
     return make_features(problem, ask_experts(problem, heard), stated)
 
 
-def hear(tasks: Sequence[Task]) -> list[Heard]:
-    """Return what the experts make of what is seen, for any queries."""
-    return listen_to(make_problem(tasks))
+def hear(task: Task, numbers: np.ndarray | None = None) -> Heard:
+    """Return what the experts make of what is seen, for any queries.
+
+    Args:
+        task: What is seen.
+        numbers: Isotropic experts (G, E) to ask; all by default.
+    """
+    return listen(Seen(*task.seen), numbers)

@@ -30,6 +30,8 @@ RATIOS = (1.6, 2.6, 4.5)  # of the axes of anisotropic experts
 TREND = 3.0  # variance of a linear trend over the unit of length, in variances of the values
 LEADERS = 8  # isotropic experts of most evidence, tried with a trend and with other metrics
 VOICES = 4  # experts of a group that are asked at the queries
+SILENT = 1e-3  # share of a group below which an expert is not asked
+SAY = 0.01  # share of a group that makes an expert useful elsewhere
 ISOTROPIC = len(MATERN) * len(NUGGETS)
 GROUPS = ISOTROPIC + 1 + len(RATIOS)
 
@@ -78,12 +80,14 @@ class Forecasts(NamedTuple):
 
 
 class Voices(NamedTuple):
-    """Experts of G groups that share a metric, V of each, ready for queries.
+    """Experts of G groups that share a metric, those that count, ready for queries.
 
     Attributes:
-        bank: Covariances of the experts, group by group (G V,).
-        systems: Their kriging systems (G V,).
-        share: Weight of each in its group (G, V).
+        bank: Covariances of the experts (A,).
+        systems: Their kriging systems (A,).
+        group: Group of each (A,), from 0.
+        share: Weight of each in its group (A,).
+        groups: Number of groups G.
         coords: Observed positions in their metric (N, P).
         metric: Map of positions into it (P, P).
         trend: Variance of the linear trend per unit of length.
@@ -91,10 +95,18 @@ class Voices(NamedTuple):
 
     bank: Bank
     systems: Systems
+    group: np.ndarray
     share: np.ndarray
+    groups: int
     coords: np.ndarray
     metric: np.ndarray
     trend: float
+
+    def average(self, values: np.ndarray) -> np.ndarray:
+        """Return the average (G, ...) in each group of what its experts say (A, ...)."""
+        weight = np.zeros((self.groups, len(self.group)))
+        weight[self.group, np.arange(len(self.group))] = self.share
+        return weight @ values
 
 
 class Heard(NamedTuple):
@@ -151,21 +163,25 @@ def listen_to(problem: Problem) -> list[Heard]:
     return heard
 
 
-def listen(seen: Seen) -> Heard:
+def listen(seen: Seen, numbers: np.ndarray | None = None) -> Heard:
     """Return what the experts make of observations, in any unit of length.
 
     Isotropic experts are grouped by smoothness and size of the nugget; those of most evidence are
     tried again with a linear trend, and with metrics stretched along the direction in which the
     likelihood rises fastest. Within a group experts are averaged by their evidence.
+
+    Args:
+        seen: Observations.
+        numbers: Isotropic experts (G, E) to ask, as `useful_numbers` returns them; all by default.
     """
     centre = seen.coords.mean(0)
     unit = math.sqrt(2 * float(seen.coords.var(0).sum())) or 1.0
     coords = (seen.coords - centre) / unit
     seen = seen._replace(coords=coords)
-    bank = isotropic_bank()
+    bank, members = _part(isotropic_numbers() if numbers is None else numbers)
     systems = solve(bank, seen)
     same = np.eye(coords.shape[1])
-    parts = [_group(isotropic_numbers(), bank, systems, coords, same, 0.0)]
+    parts = [_group(members, bank, systems, coords, same, 0.0)]
     leaders = np.argsort(-systems.evidence, kind="stable")[:LEADERS]
     bank, systems = bank.take(leaders), systems.take(leaders)
     direction = stretch_direction(bank, systems, coords)
@@ -197,14 +213,44 @@ def answer(heard: Heard, query: np.ndarray, query_noise: float) -> np.ndarray:
     query = (query - heard.centre) / heard.unit
     parts = []
     for voices in heard.voices:
-        bank, systems, share = voices.bank, voices.systems, voices.share[..., None]
-        found = predict(bank, systems, voices.coords, query @ voices.metric, voices.trend)
-        mean, field_var = (x.reshape(*voices.share.shape, -1) for x in found)
-        noise = (bank.nugget * systems.variance).reshape(share.shape) * query_noise
-        average = (share * mean).sum(1)
-        field = (share * (field_var + (mean - average[:, None]) ** 2)).sum(1)
-        parts.append(np.stack([average, field + (share * (noise + JITTER)).sum(1), field]))
+        bank, systems = voices.bank, voices.systems
+        mean, field_var = predict(
+            bank, systems, voices.coords, query @ voices.metric, voices.trend
+        )
+        noise = bank.nugget * systems.variance * query_noise + JITTER
+        average = voices.average(mean)
+        field = voices.average(field_var + (mean - average[voices.group]) ** 2)
+        value = field + voices.average(noise[:, None])
+        parts.append(np.stack([average, value, field]))
     return np.concatenate(parts, axis=1)
+
+
+def useful_numbers(places: Sequence[Seen]) -> np.ndarray:
+    """Return the isotropic experts (G, E) that have a say at any of some places.
+
+    It keeps those whose weight in their group is above `SAY`, and as many of every group.
+
+    Args:
+        places: Observations around each place.
+    """
+    numbers = isotropic_numbers()
+    best = np.zeros(numbers.shape)
+    for seen in places:
+        coords = seen.coords - seen.coords.mean(0)
+        unit = math.sqrt(2 * float(seen.coords.var(0).sum())) or 1.0
+        evidence = solve(isotropic_bank(), seen._replace(coords=coords / unit)).evidence[numbers]
+        share = np.exp(evidence - evidence.max(1, keepdims=True))
+        best = np.maximum(best, share / share.sum(1, keepdims=True))
+    count = max(VOICES, int((best > SAY).sum(1).max()))
+    order = np.argsort(-best, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(numbers, order, 1)
+
+
+def _part(numbers: np.ndarray) -> tuple[Bank, np.ndarray]:
+    """Return isotropic experts (G, E) as a bank, and where each of them is in it (G, E)."""
+    rising = np.sort(numbers, axis=None)
+    bank = Bank(*(np.ascontiguousarray(x[rising]) for x in isotropic_bank()))
+    return bank, np.searchsorted(rising, numbers)
 
 
 def isotropic_bank() -> Bank:
@@ -236,17 +282,28 @@ def _group(
     """Return the voices, evidence (G,) and leave-one-out moments (G, N) of groups (G, E)."""
     evidence = systems.evidence[numbers]
     best = evidence.max(1, keepdims=True)
-    total = np.log(np.exp(evidence - best).mean(1)) + best[:, 0]
+    whole = len(LENGTHS) * len(NUGGETS[0]) if len(numbers) > 1 else LEADERS
+    total = np.log(np.exp(evidence - best).sum(1) / whole) + best[:, 0]
     order = np.argsort(-evidence, axis=1, kind="stable")[:, :VOICES]
     chosen = np.take_along_axis(numbers, order, 1)
     share = np.exp(np.take_along_axis(evidence, order, 1) - best)
+    share = np.where(share < SILENT * share.sum(1, keepdims=True), 0.0, share)
     share = share / share.sum(1, keepdims=True)
-    left, weight = systems.left_mean[chosen], share[..., None]
-    left_mean = (weight * left).sum(1)
-    spread = (left - left_mean[:, None]) ** 2
-    left_var = (weight * (systems.left_var[chosen] + spread)).sum(1)
-    flat = chosen.ravel()
-    voices = Voices(bank.take(flat), systems.take(flat), share, coords, metric, trend)
+    group, voice = np.nonzero(share)
+    flat = chosen[group, voice]
+    voices = Voices(
+        bank.take(flat),
+        systems.take(flat),
+        group,
+        share[group, voice],
+        len(share),
+        coords,
+        metric,
+        trend,
+    )
+    left_mean = voices.average(voices.systems.left_mean)
+    spread = (voices.systems.left_mean - left_mean[group]) ** 2
+    left_var = voices.average(voices.systems.left_var + spread)
     return voices, total, left_mean, left_var
 
 
