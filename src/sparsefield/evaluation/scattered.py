@@ -15,6 +15,7 @@ from sparsefield.baselines.points import BaselineWarning
 from sparsefield.baselines.registry import BASELINES, reconstruct_baseline
 from sparsefield.core.errors import InputError
 from sparsefield.core.version import code_version
+from sparsefield.data.formats.columns import Table as Columns
 from sparsefield.data.formats.tables import read_table
 from sparsefield.data.frame import LATITUDES, LONGITUDES, Frame
 from sparsefield.data.observation import Observation
@@ -191,14 +192,14 @@ def read_scattered(
     table = read_table(path)
     axes = tuple(coords) or _axes(path, [name for name in table.names if name != value])
     used = [*axes, value, *([noise] if isinstance(noise, str) else [])]
-    numbers = table.columns(used)
+    numbers = table.numbers(used)
     known = ~np.ma.getmaskarray(numbers)[:, len(axes)] & np.isfinite(numbers.filled(np.nan)).all(1)
     rows = numbers.filled(np.nan)[known]
     place, values = rows[:, : len(axes)], rows[:, len(axes)]
     sigma = rows[:, -1] if isinstance(noise, str) else None
     if isinstance(noise, int | float):
         sigma = np.full(len(values), float(noise))
-    split = _split(table.names, table.rows, known)
+    split = _split(table, known)
     hidden = _folds(len(values), folds, seed) if split is None else [split]
     for each in hidden:
         if (~each).sum() < FEWEST or not each.any():
@@ -224,11 +225,10 @@ def _axes(path: Path, names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _split(names: list[str], rows: list[list[str]], known: np.ndarray) -> np.ndarray | None:
-    if "split" not in names:
+def _split(table: Columns, known: np.ndarray) -> np.ndarray | None:
+    if "split" not in table.names:
         return None
-    column = names.index("split")
-    return np.array([row[column] == "test" for row in rows])[known]
+    return np.array([str(cell) == "test" for cell in table.find("split").cells])[known]
 
 
 def _folds(count: int, folds: int, seed: int) -> list[np.ndarray]:
@@ -373,16 +373,22 @@ def _predictive(own: Scores) -> PredictiveScores:
 
 
 def _baseline(row: Outcome, own: Outcome | None) -> BaselineScores:
-    error, *predictive = row.scores
-    found = [None if part is None else _mean(part) for part in predictive]
+    crps, log_score, inside50, inside90 = (
+        None if part is None else _mean(part) for part in row.scores[1:]
+    )
+    rmse_ratio, crps_ratio = _ratios(row.scores, own)
+    mae = _mean(np.abs(row.scores.error))
     return BaselineScores(
-        _rmse(row.scores),
-        _mean(np.abs(error)),
-        found[0] or _mean(np.abs(error)),
-        *found[1:],
-        *_ratios(row.scores, own),
-        row.seconds,
-        row.note,
+        rmse=_rmse(row.scores),
+        mae=mae,
+        crps=crps or mae,
+        log_score=log_score,
+        coverage50=inside50,
+        coverage90=inside90,
+        rmse_ratio=rmse_ratio,
+        crps_ratio=crps_ratio,
+        seconds=row.seconds,
+        note=row.note,
     )
 
 
