@@ -20,7 +20,7 @@ from unittest import mock
 
 import torch
 
-from sparsefield.core.files import write_json
+from sparsefield.evaluation.report import write_report
 from sparsefield.nn.scan import selective_scan
 from sparsefield.nn.scan.cpu import threads
 from sparsefield.profiling.scans import ScanShape, make_scan_inputs, parse_shape
@@ -47,7 +47,7 @@ def main() -> None:
                 row = {"neighbours": count, "others": others, "shape": text, "seconds": times}
                 report["rows"].append(row)
                 print(count, text, {k: f"{1e3 * v:.1f} ms" for k, v in times.items()}, flush=True)
-    write_json(args.json, report)
+    write_report(args.json, report)
 
 
 @contextmanager

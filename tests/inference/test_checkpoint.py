@@ -276,7 +276,7 @@ def test_names_resolve_to_bundled_models_run_folders_and_files(saved, tmp_path, 
     for name in ("latest", "best"):
         (run / f"{name}.safetensors").touch()
         assert resolve(run).stem == name
-    with pytest.raises(InputError, match=r"no model 'nothing'.*bundled \(model\)"):
+    with pytest.raises(InputError, match=r"no model 'nothing'.*bundled \(model, universal\)"):
         resolve("nothing")
 
 

@@ -23,8 +23,8 @@ from sparsefield.metrics.statistics import Estimate
 T = TypeVar("T")
 INLINE = {"inline": True}
 BASELINES = {"also": "floors"}
-# How deep objects are broken into lines.
-DEPTH = 4
+# How deep objects are broken into lines, and how many of them a list may take.
+DEPTH, LINES = 4, 200
 
 
 def flatten(value: Any) -> Any:
@@ -145,7 +145,7 @@ def tidy(value: Any, depth: int = 0) -> str:
     if isinstance(value, dict) and depth < DEPTH and _height(value) > 2:
         lines = [f"{json.dumps(name)}: {tidy(part, depth + 1)}" for name, part in value.items()]
         return _bracket("{", lines, "}", pad)
-    if isinstance(value, list) and depth < DEPTH and _height(value) > 1:
+    if isinstance(value, list) and depth < DEPTH and _height(value) > 1 and len(value) <= LINES:
         return _bracket("[", [json.dumps(part, allow_nan=False) for part in value], "]", pad)
     return json.dumps(value, allow_nan=False)
 
