@@ -16,6 +16,7 @@ from sparsefield.models.hybrid import LocalMambaHybrid
 from sparsefield.models.local import LocalDiffusion
 from sparsefield.models.mamba_cross import MambaCrossAttention
 from sparsefield.models.mamba_perceiver import BidirectionalMambaPerceiver
+from sparsefield.models.optimal_interpolation import OptimalInterpolation
 from sparsefield.models.perceiver_io import PerceiverIO
 from sparsefield.models.transformer import TransformerCrossAttention
 from sparsefield.models.unet import UNetHybrid
@@ -34,6 +35,9 @@ MODELS: dict[str, type[Backbone]] = {
     "ginr_hybrid": HybridMambaGINR,
 }
 
+# Backbones in closed form: they are fitted to examples, and no gradient trains them.
+FITTED: dict[str, type[Backbone]] = {"optimal_interpolation": OptimalInterpolation}
+
 # Names that say what a model is, beside its key.
 ALIASES = {"mamba_cross": "v1", "mamba_perceiver": "v2"}
 
@@ -48,11 +52,12 @@ def find_model(name: str) -> type[Backbone]:
         InputError: There is no such class, it is no backbone, or its module is not trusted.
     """
     key = ALIASES.get(name, name)
-    if key in MODELS:
-        return MODELS[key]
+    known = MODELS | FITTED
+    if key in known:
+        return known[key]
     if ":" in name:
         return find_external(name)
-    raise unknown_name("model", name, [*MODELS, *ALIASES, "module:Class"])
+    raise unknown_name("model", name, [*known, *ALIASES, "module:Class"])
 
 
 def is_known(name: str) -> bool:
@@ -61,9 +66,9 @@ def is_known(name: str) -> bool:
     Raises:
         InputError: The name is in no registry.
     """
-    known = ALIASES.get(name, name) in MODELS
+    known = ALIASES.get(name, name) in MODELS | FITTED
     if not known and ":" not in name:
-        raise unknown_name("model", name, [*MODELS, *ALIASES, "module:Class"])
+        raise unknown_name("model", name, [*MODELS, *FITTED, *ALIASES, "module:Class"])
     return known or is_trusted(name)
 
 
@@ -96,6 +101,7 @@ def build_model(name: str, **settings: Any) -> Backbone:
 
 __all__ = [
     "ALIASES",
+    "FITTED",
     "MODELS",
     "Backbone",
     "Claims",

@@ -22,6 +22,7 @@ from sparsefield.flow.backbone import Query
 from sparsefield.flow.objectives import contrast_weights, flow_matching_loss
 from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, resolve, save_checkpoint
 from sparsefield.inference.model import Model
+from sparsefield.models import FITTED
 from sparsefield.nn.recompute import recompute_blocks
 from sparsefield.training.batches import Batch, TrainingBatches
 from sparsefield.training.changes import (
@@ -34,6 +35,7 @@ from sparsefield.training.changes import (
 )
 from sparsefield.training.config import TrainConfig, follow_run
 from sparsefield.training.data import TrainingData, follow_data, open_training_data
+from sparsefield.training.fitting import fit
 from sparsefield.training.run import Run
 from sparsefield.training.state import (
     TrainState,
@@ -88,6 +90,8 @@ def train(
         Diverged: The loss or the weights became infinite.
         Stopped: A signal asked for the end; the same call continues.
     """
+    if config.model["name"] in FITTED:
+        return fit(config, run, notify)
     if run.exists() and run.has_results():
         config = follow_run(config, run.read_config())
     data = open_training_data(config)
