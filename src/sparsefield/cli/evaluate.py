@@ -9,7 +9,13 @@ from tyro.conf import Positional, arg
 from sparsefield.cli import options
 from sparsefield.cli.figures import check_figure, write_figure
 from sparsefield.cli.progress import count_fields, duration
-from sparsefield.cli.tables import footnotes, numbers, sampler_table, score_table
+from sparsefield.cli.tables import (
+    footnotes,
+    numbers,
+    sampler_table,
+    score_table,
+    series_table,
+)
 from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +60,9 @@ def command(
     Data are a parquet file or folder of images in the Hugging Face layout, an image file or
     folder, the CIFAR-10 python archive or its folder, or a .npy or .npz array (N, H, W, C). With
     --value it is a table of scattered points: new measurements are predicted at the rows whose
-    column 'split' holds test, or fold by fold, by an interpolator such as 'universal'.
+    column 'split' holds test, or fold by fold, by an interpolator such as 'universal'. Fields over
+    time in NetCDF are scored in their unit, from fixed and from moving stations, beside kriging of
+    anomalies from the climatology that the model has learnt.
 
     Args:
         model: A bundled model, a run folder or a checkpoint; 'baselines' scores these alone.
@@ -80,6 +88,8 @@ def command(
     config = sampling.first().config()
     loaded = None if model == "baselines" else _load(model, device)
     fields, protocol = scoring.open(), scoring.protocol()
+    if fields.series is not None:
+        return _evaluate_series(loaded, fields, protocol, config.samples, baselines, json)
     names = choose_baselines(baselines, len(fields.shape))
     if loaded is not None and len(sampling.sampler) > 1:
         report: SamplerComparison | Evaluation = _compare(loaded, fields, protocol, sampling)
@@ -89,6 +99,39 @@ def command(
         write_report(json, report)
     if figure is not None:
         _save_figure(report, figure)
+    return 0
+
+
+def _evaluate_series(
+    model: "Model | None",
+    fields: "FieldDataset",
+    protocol: "Protocol",
+    samples: int,
+    baselines: str,
+    json: Path | None,
+) -> int:
+    """Score fields over time, and print the scores."""
+    from sparsefield.evaluation.report import write_report
+    from sparsefield.evaluation.series import choose_series_baselines, evaluate_series
+    from sparsefield.evaluation.task import check_fit
+
+    names = choose_series_baselines(baselines, model)
+    if model is not None:
+        check_fit(model, fields)
+    with count_fields("fields", 2 * len(fields)) as progress:
+        report = evaluate_series(
+            model, fields, protocol, samples=samples or 16, names=names, progress=progress
+        )
+    console = Console()
+    console.print(
+        f"{len(fields)} fields of {fields.name} on {report.days} days, {protocol.density:.0%} "
+        f"observed; {report.unit or 'units of the data'} on cells that were not observed"
+    )
+    for kind, found in (("moving", report.moving), ("fixed", report.fixed)):
+        console.print(f"{kind} stations")
+        console.print(series_table(str(report.head.model), found))
+    if json is not None:
+        write_report(json, report)
     return 0
 
 

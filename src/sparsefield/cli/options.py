@@ -57,6 +57,17 @@ Channels = Annotated[
         "does, and a longer one is refused.",
     ),
 ]
+Period = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="FIRST LAST",
+        help="First and last time of fields in NetCDF, as 2019-03-18 2019-03-21; all by default.",
+    ),
+]
+Values = Annotated[
+    tuple[str, ...],
+    arg(metavar="NAME", help="Variables of NetCDF that are channels; all on the same axes."),
+]
 Limit = Annotated[int | None, arg(metavar="N", help="Use the first N fields only.")]
 Baselines = Annotated[
     str,
@@ -100,14 +111,22 @@ class Scoring(Masks):
     """`Masks` on the grid of the data, or on a coarser one."""
 
     size: Size = None
+    period: Period = ()
+    values: Values = ()
 
     def open(self) -> "FieldDataset":
         """Open the data set."""
-        from sparsefield.data.dataset import open_dataset
+        from sparsefield.data.dataset import Selection, open_selection
 
-        return open_dataset(
-            self.data, self.split, self.limit, size=self.size, channels=self.channels
+        select = Selection(
+            self.split,
+            self.limit,
+            self.size,
+            self.channels,
+            values=self.values,
+            period=self.period,
         )
+        return open_selection(self.data, select)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from sparsefield.evaluation.report import Summary
     from sparsefield.evaluation.samplers import SamplerComparison, SamplerRow
+    from sparsefield.evaluation.series import Stations
 
 FORMATS = {
     "psnr": ".2f",
@@ -36,6 +37,20 @@ def new_table(*titles: str) -> Table:
     table = Table("", box=None)
     for title in titles:
         table.add_column(title, justify="right")
+    return table
+
+
+def series_table(model: str, found: "Stations") -> Table:
+    """Return a table of a model and its baselines on fields over time."""
+    columns = ("rmse", "mae", "crps", "coverage50", "coverage90")
+    table = new_table(*columns, "CRPS of the model less its")
+    rows = {model: (found.mean or {}) | (found.predictive or {})} if found.mean else {}
+    rows |= {name: each.estimates for name, each in (found.baselines or {}).items()}
+    for name, scores in rows.items():
+        less = (found.differences or {}).get(name, {}).get("crps")
+        shown = f"{less.value:.4f} [{less.low:.4f}, {less.high:.4f}]" if less else ""
+        cells = [f"{scores[key].value:.4f}" if key in scores else "" for key in columns]
+        table.add_row(name, *cells, shown)
     return table
 
 

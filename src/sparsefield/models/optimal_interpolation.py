@@ -163,16 +163,16 @@ class OptimalInterpolation(Backbone):
     def _at(self, coords: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return features (B, L C, R), mean and residual variance (B, L C) at points (B, L, P)."""
         index, weight = _corners(coords, self.shape)
-        features, mean, residual = (
-            sum(w[..., None, None] * part[i] for i, w in zip(index, weight, strict=True))
-            for part in (
-                self.features.double(),
-                self.mean.double()[..., None],
-                self.residual.double()[..., None],
-            )
-        )
+        parts = (self.features, self.mean[..., None], self.residual[..., None])
+        features, mean, residual = (_blend(part.double(), index, weight) for part in parts)
         variance = residual.square().clamp_min(LEAST_RESIDUAL**2)
         return features.flatten(1, 2), mean.flatten(1), variance.flatten(1)
+
+
+def _blend(values: Tensor, index: list[Tensor], weight: list[Tensor]) -> Tensor:
+    """Return weighted means (B, L, C, F) of the cells' values (N, C, F)."""
+    parts = [w[..., None, None] * values[i] for i, w in zip(index, weight, strict=True)]
+    return torch.stack(parts).sum(0)
 
 
 def _corners(coords: Tensor, shape: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:

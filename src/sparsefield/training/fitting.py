@@ -20,7 +20,7 @@ from sparsefield.inference.checkpoint import ModelSpec, save_checkpoint
 from sparsefield.metrics import crps_gaussian
 from sparsefield.models.optimal_interpolation import LEAST_RESIDUAL
 from sparsefield.training.config import TrainConfig
-from sparsefield.training.data import TrainingData, follow_data, open_training_data
+from sparsefield.training.data import Examples, follow_data, open_training_data
 from sparsefield.training.run import Run
 
 # Values of a field, cells times channels, up to which its whole covariance is decomposed.
@@ -69,17 +69,17 @@ def fit(config: TrainConfig, run: Run, notify: Callable[[str], None]) -> None:
     """
     data = open_training_data(config)
     config = follow_data(config, data)
-    training = _checked(data)
+    training, held_out = (_checked(part) for part in (data.training, data.validation))
     start = time.process_time()
     with run.claim():
         run.write_config(config)
         normalizer = training.normalizer
-        chosen, freedom, score = _choose(training, data.validation, config)
+        chosen, freedom, score = _choose(training, held_out, config)
         notify(
             f"taper {chosen.taper}, length {chosen.length}, share {chosen.share}, freedom "
             f"{freedom:g}: CRPS {score * normalizer.scale[0]:.4g} on held-out fields"
         )
-        whole = _join(training, data.validation)
+        whole = _join(training, held_out)
         spec, weights = _learn(whole, normalizer, chosen, config, freedom)
         for path in (run.best, run.latest):
             save_checkpoint(path, spec, weights)
@@ -88,8 +88,7 @@ def fit(config: TrainConfig, run: Run, notify: Callable[[str], None]) -> None:
         )
 
 
-def _checked(data: TrainingData) -> FieldDataset:
-    training = data.training
+def _checked(training: Examples) -> FieldDataset:
     if not isinstance(training, FieldDataset):
         raise InputError(
             f"optimal_interpolation learns from fields on a grid, and {training.name} has points "
@@ -190,11 +189,11 @@ class _Forecast(NamedTuple):
     variance: np.ndarray
     truth: np.ndarray
     surprise: float
-    count: int
+    given: int
 
     def score(self, freedom: float) -> float:
         """Return the CRPS with the scale of the observations at hand."""
-        scale = (self.surprise + freedom) / (self.count + freedom)
+        scale = (self.surprise + freedom) / (self.given + freedom)
         parts = (self.mean, np.sqrt(scale * self.variance), self.truth)
         return float(crps_gaussian(*(torch.from_numpy(x)[None, :, None] for x in parts)))
 

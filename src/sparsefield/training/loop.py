@@ -91,7 +91,8 @@ def train(
         Stopped: A signal asked for the end; the same call continues.
     """
     if config.model["name"] in FITTED:
-        return fit(config, run, notify)
+        fit(config, run, notify)
+        return
     if run.exists() and run.has_results():
         config = follow_run(config, run.read_config())
     data = open_training_data(config)
