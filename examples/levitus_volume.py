@@ -51,14 +51,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         ).mean[:, 0],
     }
     rmse = {name: float(np.sqrt(np.mean((x - values[asked, 0]) ** 2))) for name, x in told.items()}
-    draw(
-        options.out,
-        volume,
-        levels,
-        bounds,
-        {n: (asked, x) for n, x in told.items()},
-        order[:count],
-    )
+    panels = lay_out(volume, order[:count], asked, told)
+    draw(options.out, panels, levels, bounds)
     for name, error in rmse.items():
         print(f"{name}: RMSE {error:.3f} on {len(asked):,} cells from {count:,} of {len(wet):,}")
     return rmse

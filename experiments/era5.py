@@ -61,7 +61,8 @@ def report(data: Path, paths: list[Path]) -> None:
         "# ERA5 2 m temperature: a model of one's own",
         "",
         "`era5-t2m-uk` has learnt the mean and the covariance of 384 hours, the first 16 days of "
-        "March 2019, in about a minute. It is scored on other days. *anomaly_kriging* krigs what "
+        "March 2019, in about a minute. It is scored on other days; a file whose name ends in 3h "
+        "holds every third hour of them. *anomaly_kriging* krigs what "
         "the climatology of the same 16 days, of each cell and hour of the day, leaves. All "
         "numbers are in K, on the cells that were not observed. The 95 % intervals resample whole "
         "days: hours are not independent.",
@@ -86,7 +87,7 @@ def report(data: Path, paths: list[Path]) -> None:
         f"![stations, mean, standard deviation, truth and error](images/{FIGURE.name})",
         "",
         "What the figure shows: one hour of a day that was not trained on, from 3 % of the cells. "
-        "The standard deviation is small near stations and over the sea, and large over hills.",
+        "Errors are largest where the standard deviation is.",
         "",
     ]
     write_text(PAGE, "\n".join(lines))
@@ -97,7 +98,7 @@ def section(kind: str, found: dict[str, Any], head: dict[str, Any]) -> list[str]
     lines = [
         f"## {head['density']:.0%} of the cells, {kind} stations",
         "",
-        f"{head['n']} fields on {head['days']} days, seed {head['seed']}, {head['device']}, "
+        f"{head['n']} fields of {head['data']} on {head['days']} days, seed {head['seed']}, {head['device']}, "
         f"commit {head['commit']}.",
         "",
         "| method | RMSE | MAE | CRPS | 50 % coverage | 90 % coverage | model's RMSE less its "
