@@ -77,7 +77,7 @@ def draw(out: Path, fields: FieldDataset, seen: np.ndarray, item: int, parts: Se
     when = "" if times is None else f" at {times[item].astype('datetime64[h]')} h UTC"
     figure.suptitle(f"ERA5 2 m temperature{when} from {len(seen)} of {fields.points} cells")
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
+    figure.savefig(out, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 

@@ -98,8 +98,8 @@ def section(kind: str, found: dict[str, Any], head: dict[str, Any]) -> list[str]
     lines = [
         f"## {head['density']:.0%} of the cells, {kind} stations",
         "",
-        f"{head['n']} fields of {head['data']} on {head['days']} days, seed {head['seed']}, {head['device']}, "
-        f"commit {head['commit']}.",
+        f"{head['n']} fields of {head['data']} on {head['days']} days, seed {head['seed']}, "
+        f"{head['device']}, commit {head['commit']}.",
         "",
         "| method | RMSE | MAE | CRPS | 50 % coverage | 90 % coverage | model's RMSE less its "
         "| model's CRPS less its |",
