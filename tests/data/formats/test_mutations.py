@@ -85,6 +85,8 @@ SOUND = {
 
 def test_every_reader_is_damaged_here():
     known = datasets.READERS if hasattr(datasets, "READERS") else formats.suffixes("examples")
+    netcdf = formats.FORMATS["NetCDF"].examples.suffixes  # damaged in the test of the contract
+    known = [suffix for suffix in known if suffix not in netcdf]
     assert all(any(name.endswith(suffix) for name in SOUND) for suffix in known)
     assert len(FOLDER_READERS) == 3  # batches, parquet files, images
 

@@ -72,7 +72,7 @@ def test_arrays_are_chosen_by_name(tmp_path):
         ),
         ({"coords": COORDS, "values": VALUES}, {"density": 1.0}, "density is a fraction"),
         ({"a": VALUES}, {}, "has no gaps"),
-        ({"a": np.full((3, 4), np.nan)}, {"density": 0.5}, "channel 1 of 4 has no number"),
+        ({"a": np.full((3, 4), np.nan)}, {"density": 0.5}, "nothing is known of channel 1 of 4"),
         ({"a": VALUES[0, 0]}, {}, "one to three axes"),
         ({"coords": np.zeros((3, 4)), "values": VALUES}, {}, "4 dimensions need names"),
         ({"coords": COORDS, "values": VALUES * 1j}, {}, "numbers are needed"),

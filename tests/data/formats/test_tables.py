@@ -120,6 +120,7 @@ def test_empty_cells_were_not_observed(tmp_path):
         ("y,x,v\n0,0,inf\n", {}, "infinite"),
         ("y,x,v\n0,0,nan\n", {}, "column 'v' holds no number in any row"),
         ("y,x,a,v\n0,0,1,nan\n0,1,2,\n", {}, "column 'v' holds no number in any row"),
+        ("x,y,v\n9,0,1\n1,2,2\n", {"coords": ("x", "x")}, "different names; x occurs twice"),
         ("lat,lon,v\n98,0,1\n10,20,2\n", {}, "between -90 and 90 degrees"),
         ("lat,lon,v,time\n9,0,1,2019-01-01\n1,2,2,noon\n", {}, "line 3 has 'noon' .* no date"),
         ("lat,lon,v\n9,0,1\n1,2,2\n", {"time": "t"}, "no column 't'; its columns are: lat"),
@@ -160,6 +161,13 @@ def test_tables_may_be_compressed(tmp_path, suffix, pack):
     assert obs.values.tolist() == VALUES
     with pytest.raises(InputError, match="not a readable compressed file"):
         read_text(tmp_path, PLAIN, f"other.csv{suffix}")
+
+
+def test_a_compressed_table_that_expands_without_measure_is_refused(tmp_path):
+    bomb = gzip.compress(b"y,x,v\n" + b"0,0,1\n" * 4_000_000)
+    assert len(bomb) < 2**17
+    with pytest.raises(InputError, match="would expand from"):
+        read_text(tmp_path, bomb, "in.csv.gz")
 
 
 def test_roles_of_columns_are_guessed_and_said(tmp_path, caplog):

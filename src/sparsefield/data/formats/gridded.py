@@ -41,7 +41,8 @@ def known_cells(path: Path, values: np.ndarray, reading: Reading) -> np.ndarray:
     missing = ~np.isfinite(values)
     for channel in range(values.shape[1]):
         if missing[:, channel].all():
-            raise InputError(f"{path}: channel {channel + 1} of {values.shape[1]} has no number")
+            which = f"channel {channel + 1} of {values.shape[1]}"
+            raise InputError(f"{path}: nothing is known of {which}: it has no number")
     partly = missing.any(axis=1) & ~missing.all(axis=1)
     if partly.any():
         raise InputError(

@@ -179,7 +179,8 @@ def observe(dataset: Any, path: Path, reading: Reading) -> Observation:
                 f"{path}: {each.name} has the axes {', '.join(map(str, each.dims))}, and "
                 f"{variables[0].name} has {', '.join(map(str, variables[0].dims))}"
             )
-        check_memory(8 * each.size * (2 + len(each.dims)), f"{path} {each.name}")
+        stored = path.stat().st_size if path.is_file() else None
+        check_memory(8 * each.size * (2 + len(each.dims)), f"{path} {each.name}", stored)
     if set(dims) == set(variables[0].dims):
         return _observe_cells(variables, dims, path, reading).labelled(*labels)
     return _observe_points(variables, dims, path, reading).labelled(*labels)

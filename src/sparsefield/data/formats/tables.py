@@ -135,7 +135,8 @@ def _observed(table: Table, values: np.ma.MaskedArray, roles: Roles) -> np.ndarr
     missing = np.ma.getmaskarray(values)
     for column, name in enumerate(roles.values):
         if len(missing) and missing[:, column].all():
-            raise InputError(f"{table.path}: column '{name}' holds no number in any row")
+            which = f"nothing is known of channel {column + 1} of {len(roles.values)}"
+            raise InputError(f"{table.path}: {which}: column '{name}' holds no number in any row")
     partly = missing.any(axis=1) & ~missing.all(axis=1)
     if partly.any():
         raise InputError(
