@@ -47,10 +47,11 @@ def test_the_demo_runs_in_an_empty_environment(wheel, tmp_path):
     constraints = ("-c", ROOT / "constraints.txt")
     run(python, "-m", "pip", "install", "-q", *constraints, f"{wheel}[demo,web]", cwd=tmp_path)
     sparsefield = python.with_name("sparsefield")
-    assert "universal" in run(sparsefield, "models", cwd=tmp_path)
+    assert "default" in run(sparsefield, "models", cwd=tmp_path)
     run(sparsefield, "demo", cwd=tmp_path, MPLBACKEND="Agg")
     made = [path for path in tmp_path.rglob("*.png") if "env" not in path.parts]
     assert made
-    script = "from sparsefield.web.app import STATIC, build_app; build_app(); print(STATIC)"
+    script = "import sparsefield as sf; [sf.load(name) for name in ('default', 'universal')];"
+    script += "from sparsefield.web.app import STATIC, build_app; build_app(); print(STATIC)"
     where = Path(run(python, "-c", script, cwd=tmp_path).strip())
     assert (where / "index.html").is_file() and tmp_path in where.parents
