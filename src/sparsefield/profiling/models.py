@@ -18,6 +18,7 @@ from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Query
 from sparsefield.flow.flow import Flow
+from sparsefield.models import FITTED
 from sparsefield.profiling.timing import Work, compare, environment
 from sparsefield.training.config import TrainConfig, load_config, preset_names
 from sparsefield.training.data import TrainingData
@@ -56,7 +57,7 @@ def measure_models(
         name: dataclasses.replace(
             load_config(name, settings), batch_size=batch_size, precision=precision, device=device
         )
-        for name in presets or preset_names()
+        for name in presets or sorted(set(preset_names()) - set(FITTED))
     }
     rows: dict[str, dict[str, Any]] = {
         name: {

@@ -16,7 +16,7 @@ from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
 from sparsefield.inference.checkpoint import ModelSpec, bundled_models, read_spec
 from sparsefield.inference.model import Model, bounded_chunk, load, posterior_mean
-from sparsefield.models import find_model
+from sparsefield.models import FITTED, find_model
 from sparsefield.profiling.timing import Work, compare, environment
 from sparsefield.training.config import load_config, preset_names
 
@@ -60,7 +60,7 @@ def measure_sizes(
     if min(sizes) < 1:
         raise InputError(f"sizes must be at least 1, not {min(sizes)}")
     place = choose_device(device)
-    every = list(names) or [*bundled_models(), *preset_names()]
+    every = list(names) or _of_images()
     rows = {name: _describe(name, settings) for name in every}
     for size in sorted(set(sizes)):
         announce(f"posterior means at {size} x {size}")
@@ -78,6 +78,12 @@ def measure_sizes(
     head = {"benchmark": "size", **environment(place), "repeats": rounds[0]}
     head |= {"observed": OBSERVED_SIDE, "density": DENSITY, "settings": list(settings)}
     return head | {"rows": list(rows.values())}
+
+
+def _of_images() -> list[str]:
+    """Return the bundled models and presets that take colour images of any grid."""
+    every = [*bundled_models(), *preset_names()]
+    return [name for name in every if _spec(name, ()).model not in FITTED]
 
 
 def fit_exponent(measured: Mapping[int, float]) -> float | None:
