@@ -122,7 +122,7 @@ def test_a_fitted_model_beats_kriging_of_anomalies_and_covers(run):
     for stations in (found.moving, found.fixed):
         less = stations.differences["anomaly_kriging"]
         assert less["rmse"].high < 0 and less["crps"].value < 0
-        assert 0.75 < stations.predictive["coverage90"].value < 0.99
+        assert stations.predictive["coverage90"].value > 0.85
     assert found.unit == "K" and found.days == 10
     assert model.flow.backbone.climatology.shape == (24, 48, 1)
 
