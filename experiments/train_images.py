@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsefield.data.damage import draw_damage
@@ -156,16 +156,19 @@ def _trunk_loss(
 
 
 def flow_loss(model: UNetHybrid, data: Photographs, size: int) -> tuple[Tensor, int]:
-    """Return the error of the correction that the denoiser predicts, at missing pixels."""
+    """Return the error of the denoiser's correction and the likelihood of the mean's error."""
     side, count = (64, size // 4) if data.rng.random() < BIG else (32, size)
     pictures, seen = data.batch(side, count)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         encoded = model.interpolator.encode(pictures, seen)
-        mean, scale = model.interpolator(encoded, centres(pictures), torch.ones(count))
-    condition = Condition(mean.float(), scale.float(), encoded)
+    mean, scale = model.interpolator(encoded, centres(pictures), torch.ones(count))
+    condition = Condition(mean.detach(), scale.detach(), encoded)
+    missing, truth = points(1 - seen), points(pictures)
+    surprise = ((truth - mean) / scale).square().clamp_max(400) / 2 + scale.log()
+    likelihood = (surprise * (missing + 0.02)).sum() / missing.sum() / truth.shape[-1]
     u = (torch.arange(count) + float(data.rng.random())) / count * 0.998 + 0.001
     t = SHIFT * u / (1 + (SHIFT - 1) * u)
-    truth, time_of = points(pictures), t[:, None, None]
+    time_of = t[:, None, None]
     state = time_of * truth + (1 - time_of) * torch.randn_like(truth)
     query = Query(centres(pictures), Observation(truth[:, :1, :2], truth[:, :1]))
     with torch.autocast("cpu", torch.bfloat16):
@@ -173,8 +176,7 @@ def flow_loss(model: UNetHybrid, data: Photographs, size: int) -> tuple[Tensor, 
     signal, noise = (time_of * condition.size).square(), (1 - time_of).square()
     unit = condition.size * (noise / (signal + noise)).sqrt()
     error = ((found - truth) / unit).square().clamp_max(25)
-    weight = points(1 - seen)
-    return (error * weight).sum() / weight.sum() / truth.shape[-1], count
+    return (error * missing).sum() / missing.sum() / truth.shape[-1] + likelihood, count
 
 
 class Run:
@@ -185,7 +187,11 @@ class Run:
         self.model = UNetHybrid(**SETTINGS).to(memory_format=torch.channels_last)
         part = self.model.interpolator if stage == "trunk" else self.model.denoiser
         self.model.requires_grad_(False)
-        part.requires_grad_(True)
+        size = nn.ModuleList(
+            [self.model.interpolator.size_hidden, self.model.interpolator.size_head]
+        )
+        for trained in (part, size):
+            trained.requires_grad_(True)
         matrices = [
             weight
             for name, weight in part.named_parameters()
@@ -195,7 +201,8 @@ class Run:
             and "modulation" not in name
         ]
         known = {id(weight) for weight in matrices}
-        rest = [weight for weight in part.parameters() if id(weight) not in known]
+        both = dict.fromkeys([*part.parameters(), *size.parameters()])
+        rest = [weight for weight in both if id(weight) not in known]
         self.trained = matrices + rest
         self.optimisers = [
             torch.optim.Muon(matrices, matrix_lr, weight_decay=0.01, adjust_lr_fn="original"),

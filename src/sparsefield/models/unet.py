@@ -21,6 +21,8 @@ from sparsefield.nn.unet import MatrixConv, UNet, on_multiple
 # Side of the largest images that the trunk is trained on, and the distance from all observations,
 # in cells, beyond which larger ones are looked at on a coarser grid first.
 TRAINED_SIDE, REACH = 64, 8
+# Sides in cells of the windows over which observations are counted.
+WINDOWS = (1, 3, 7, 15, 31)
 
 
 class Encoded(NamedTuple):
@@ -29,6 +31,7 @@ class Encoded(NamedTuple):
     Attributes:
         features: Features (B, D, H, W).
         reaching: Features that also see what a coarser grid says of the middle of wide holes.
+        support: How many observations lie near, at several scales, and the contrast (B, 6, H, W).
         guess: First guess (B, C, H, W), standardised.
         weight: 1 in observed cells, 0 elsewhere (B, 1, H, W).
         centre: Mean of the observed values (B, 1, C).
@@ -37,6 +40,7 @@ class Encoded(NamedTuple):
 
     features: Tensor
     reaching: Tensor
+    support: Tensor
     guess: Tensor
     weight: Tensor
     centre: Tensor
@@ -80,7 +84,7 @@ class GridInterpolator(nn.Module):
         place = 5  # sine and cosine of the phase along two axes, and the size of the cell
         self.hidden = nn.Linear(widths[0] + place, hidden)
         self.head = nn.Linear(hidden, channels)
-        self.size_hidden = nn.Linear(widths[0] + place, hidden)
+        self.size_hidden = nn.Linear(widths[0] + len(WINDOWS) + 1 + place, hidden)
         self.size_head = nn.Linear(hidden, channels)
         for head in (self.head, self.size_head):
             nn.init.zeros_(head.weight)
@@ -92,7 +96,9 @@ class GridInterpolator(nn.Module):
         reaching = features
         if (whole := self._reach(values, weight)) is not None:
             reaching, guess = self._look(*whole, (centre, std))[:2]
-        return Encoded(features, reaching, guess, weight, centre[:, None, :, 0, 0], std[:, 0])
+        support = _support(guess, weight)
+        places = centre[:, None, :, 0, 0], std[:, 0]
+        return Encoded(features, reaching, support, guess, weight, *places)
 
     def _look(
         self, values: Tensor, weight: Tensor, scale: tuple[Tensor, Tensor] | None = None
@@ -135,20 +141,40 @@ class GridInterpolator(nn.Module):
             coords: Points (B, L, 2).
             side: Side of the queries' cells (B,) in observed cells.
         """
-        known = torch.cat([encoded.features, encoded.reaching, encoded.guess], dim=1)
+        known = torch.cat(
+            [encoded.features, encoded.reaching, encoded.support, encoded.guess], dim=1
+        )
         if is_grid(coords, known.shape[-2:]):
             found, phase = known.flatten(2).transpose(1, 2), torch.zeros_like(coords)
         else:
             found, phase = cubic_at(known, coords)
-        width, place = encoded.features.shape[1], _place(phase, side)
-        features, reaching, guess = found.split([width, width, encoded.guess.shape[1]], -1)
+        place, parts = _place(phase, side), (encoded.features, encoded.reaching, encoded.support)
+        sizes = [*(part.shape[1] for part in parts), encoded.guess.shape[1]]
+        features, reaching, support, guess = found.split(sizes, -1)
         read = torch.cat([reaching, place], dim=-1)
         mean = guess + self.head(F.relu(self.hidden(read))).float()
         # What is learnt of the size leaves the features to the mean.
-        read = torch.cat([features, place], dim=-1).detach()
+        read = torch.cat([features, support, place], dim=-1).detach()
         size = self.size_head(F.relu(self.size_hidden(read))).float()
         size = (size - 1.5).clamp(-8, 2).exp()
         return encoded.centre + encoded.std * mean, encoded.std * size
+
+
+def _support(guess: Tensor, weight: Tensor) -> Tensor:
+    """Return logarithms of the share of observed cells in windows, and of the contrast.
+
+    Args:
+        guess: First guess (B, C, H, W), standardised.
+        weight: 1 in observed cells (B, 1, H, W).
+    """
+
+    def average(x: Tensor, side: int) -> Tensor:
+        return F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False)
+
+    shares = [average(weight, side) for side in WINDOWS]
+    variance = average(guess.square(), 5) - average(guess, 5).square()
+    contrast = variance.mean(1, keepdim=True).clamp_min(0).sqrt()
+    return torch.cat([(x + 0.003).log() for x in (*shares, contrast + 0.01)], dim=1)
 
 
 def _scale(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
