@@ -1,6 +1,6 @@
 """Score an image model beside baselines at many densities and for many kinds of damage.
 
-    python experiments/images.py --model default --data FOLDER --json results/images.json \
+    python experiments/images.py --model photographs --data FOLDER --json results/images.json \
         --page docs/results/images.md --pictures docs/results/images/damage
 
 FOLDER holds `cifar10_lossless` and `tiny_imagenet`. Every score is kept as soon as it is known: a
@@ -310,7 +310,7 @@ def _signed(gain: np.ndarray, digits: int = 2) -> str:
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", default="photographs")
     parser.add_argument("--data", type=Path, help="without it, photographs alone")
     parser.add_argument("--limit", type=int, default=200, help="small images of each set")
     parser.add_argument("--json", type=Path, default=Path("results/images.json"))

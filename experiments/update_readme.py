@@ -22,19 +22,15 @@ def main() -> int:
 
 def render() -> str:
     """Write what was measured of means and samples as Markdown."""
-    parts = (table(read_as(Evaluation, "default"), read_as(Evaluation, "hybrid")), trust(read_as(Evaluation, "default_samples")))
+    parts = (table(read_as(Evaluation, "default")), trust(read_as(Evaluation, "default_samples")))
     return "\n\n".join(parts)
 
 
-def table(report: Evaluation, hybrid: Evaluation) -> str:
-    """Write the scores of two models and of the baselines, best first."""
-    assert report.mean is not None and report.baselines is not None and hybrid.mean is not None
+def table(report: Evaluation) -> str:
+    """Write the scores of the model and of the baselines, best first."""
+    assert report.mean is not None and report.baselines is not None
     head = report.head
-    rows = {
-        "**`default`, posterior mean**": report.mean,
-        "**`hybrid`, posterior mean**": hybrid.mean,
-        **report.baselines,
-    }
+    rows = {"**`default`, posterior mean**": report.mean, **report.baselines}
     ranked = sorted(rows.items(), key=lambda row: -row[1]["psnr"].value)
     lines = [[name, interval(row, "psnr", 2), interval(row, "ssim", 3)] for name, row in ranked]
     per_image = 1e3 * report.seconds / head.n

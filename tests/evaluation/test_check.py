@@ -148,7 +148,7 @@ def test_the_command_says_which_is_better(tmp_path, capsys):
     assert main(["reconstruct", str(table), "--out", str(out), "--size", "8", "8", "--check"]) == 0
     said = capsys.readouterr().out
     assert "check: 8 of 80 measurements held back" in said
-    assert "default" in said and "kriging" in said and "better" in said
+    assert "universal" in said and "kriging" in said and "better" in said
 
 
 def test_the_command_holds_back_whole_groups(tmp_path, capsys):

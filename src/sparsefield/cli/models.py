@@ -82,7 +82,7 @@ def _describe_interpolators() -> dict[str, Any]:
         found[name] = {
             "parameters": sum(weight.numel() for weight in network.parameters()),
             "dims": [1, 2, 3],
-            "card": card | {"text": text.read_text() if text.is_file() else ""},
+            "card": card | {"text": text.read_text(encoding="utf-8") if text.is_file() else ""},
         }
     return found
 

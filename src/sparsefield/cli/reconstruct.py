@@ -60,8 +60,8 @@ def command(
         out: Where the field goes; the folder, for several inputs. An image made from an image
             keeps its greys, bits, colour profile and metadata. There are quantiles at those of
             the levels 0.05, 0.25, 0.5, 0.75 and 0.95 that so many samples tell.
-        model: A bundled model, a run folder or a checkpoint. auto is `default` for images and
-            `universal` for everything else.
+        model: A bundled model, a run folder or a checkpoint. auto is `photographs` for
+            images and `universal` for everything else.
         coords: Columns, arrays or dimensions with the coordinates, in the order of the grid's
             axes, where they have other names than those above.
         value: Columns, arrays or variables with the channels, where not all others are meant.
@@ -291,7 +291,7 @@ def _model(name: str, path: Path, obs: "Observation") -> str:
     if name != "auto":
         return name
     colours = obs.grid is not None and obs.channels == 3 and obs.frame is None
-    chosen = "default" if _is_image(path) or colours else "universal"
+    chosen = "photographs" if _is_image(path) or colours else "universal"
     if not _is_image(path):
         print(f"model: {chosen}")
     return chosen

@@ -43,7 +43,7 @@ def machine_memory() -> int:
         found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in _CONTAINER_LIMITS:
         try:
-            found.append(int(path.read_text()))
+            found.append(int(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):  # no container, or one without a limit
             continue
     return min(size for size in found if size > 0)

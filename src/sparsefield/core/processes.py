@@ -75,7 +75,7 @@ def _started(pid: int) -> int | None:
     if not Path("/proc/self/stat").exists():
         return 0
     try:
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return None if status[0] == "Z" else int(status[19])

@@ -286,7 +286,7 @@ def check_bundled(path: Path) -> None:
         InputError: They differ, or there is no such line.
     """
     try:
-        lines = (path.parent / SUMS).read_text().splitlines()
+        lines = (path.parent / SUMS).read_text(encoding="utf-8").splitlines()
         sums = {name: value for value, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
         raise InputError(f"{path.parent / SUMS} is missing or damaged; install again") from error

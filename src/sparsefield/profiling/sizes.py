@@ -171,7 +171,7 @@ def _extrapolate(measured: Mapping[int, float], size: int, exponent: float) -> f
 def _available_bytes() -> int | None:
     """Return the memory that processes can still get; None where the system does not tell."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     free = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
