@@ -39,7 +39,11 @@ BASELINES = ("nearest", "linear", "cubic", "tps", "kriging", "biharmonic")
 PHOTOGRAPHS = (
     "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "camera.png"
 )  # fmt: skip
-SHOWN = PHOTOGRAPHS[:2]
+SHOWN = (
+    ("astronaut.png", "discs of 40 pixels"),
+    ("astronaut.png", "text"),
+    ("chelsea.png", "random 80 % missing"),
+)
 SCORES = ("psnr", "psnr_missing", "ssim")
 
 
@@ -204,10 +208,8 @@ def score_damage(results: Results, model: Model, pictures: Path | None) -> None:
             for method, fill in methods.items():
                 make = partial(_timed, fill, image, seen, kept, method)
                 results.need("damage", kind, name, method, make=make)
-            if pictures and name in SHOWN and len(kept) == len(methods):
-                save_strip(
-                    pictures / f"{Path(name).stem}-{kind.split(' %')[0]}.png", image, seen, kept
-                )
+            if pictures and (name, kind) in SHOWN and len(kept) == len(methods):
+                save_strip(pictures / strip_name(name, kind), image, seen, kept)
 
 
 def _timed(
@@ -222,6 +224,11 @@ def _timed(
     kept[method] = fill(image.astype(np.float32), seen)
     seconds = time.perf_counter() - start
     return score_fill(image, seen, kept[method]) | {"seconds": round(seconds, 2)}
+
+
+def strip_name(photograph: str, kind: str) -> str:
+    """Return the name of a picture."""
+    return f"{Path(photograph).stem}-{kind.split(' %')[0]}.png".replace(" ", "-")
 
 
 def save_strip(
@@ -245,6 +252,11 @@ def write_page(found: dict, model: str, page: Path) -> None:
         parts += [f"\n## {name}, 32 x 32\n", *_density_table(cases, model)]
     if "damage" in found:
         parts += ["\n## Photographs at native size\n", *_damage_table(found["damage"], model)]
+        parts += [
+            f"\n![{kind}: seen, {model}, biharmonic, OpenCV's two, truth]"
+            f"(images/damage/{strip_name(name, kind)})"
+            for name, kind in SHOWN
+        ]
     write_text(page, "\n".join(parts) + "\n")
 
 
