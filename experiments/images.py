@@ -262,9 +262,10 @@ def write_page(found: dict, model: str, page: Path) -> None:
 
 HEAD = """# Images
 
-Made by `python experiments/images.py --model {model} --data FOLDER --json results/images.json
---page docs/results/images.md`. Device: CPU. Masks are of seed 0. Intervals are 95 % bootstrap
-intervals over images, paired where two methods are compared."""
+Made by `python experiments/images.py --model {model} --data FOLDER --limit 100
+--json results/images.json --page docs/results/images.md`. Device: CPU, one thread, beside other
+work. Masks are of seed 0. Intervals are 95 % bootstrap intervals over images, paired where two
+methods are compared."""
 
 
 def _density_table(cases: dict, model: str) -> list[str]:
