@@ -43,6 +43,17 @@ def cell_centres(
     return points.reshape(math.prod(shape), len(shape)).to(device=device, dtype=dtype)
 
 
+def finer_shape(shape: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return a grid of at least so many cells: this one, or finer by the least power of two.
+
+    Args:
+        shape: Cells per axis, each at least 1.
+        count: Cells that are needed, at least 1.
+    """
+    finer = math.log2(count / math.prod(shape)) / len(shape)
+    return tuple(n * 2 ** max(0, math.ceil(finer)) for n in shape)
+
+
 def size_setting(shape: Sequence[int]) -> str:
     """Return how to ask for a grid of this size: in Python, in commands and in training."""
     cells = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")

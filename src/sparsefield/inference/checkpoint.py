@@ -1,7 +1,6 @@
 """A model on disk: one safetensors file that holds weights, settings and how to use them."""
 
 import hashlib
-import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from sparsefield.core.checks import check_finite
 from sparsefield.core.errors import InputError
 from sparsefield.core.files import dump_json, parse_json, write_tensors, write_text
+from sparsefield.data.grids import finer_shape
 from sparsefield.data.normalize import Normalizer
 from sparsefield.flow.flow import Flow
 from sparsefield.flow.noise import build_noise
@@ -71,8 +71,7 @@ class ModelSpec:
 
         It is that of training, or finer by the least power of two that has as many cells.
         """
-        finer = math.log2(count / math.prod(self.shape)) / len(self.shape)
-        return tuple(n * 2 ** max(0, math.ceil(finer)) for n in self.shape)
+        return finer_shape(self.shape, count)
 
     def to_json(self) -> str:
         """Describe the model as JSON."""

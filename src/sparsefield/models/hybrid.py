@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Backbone, Claims, Query
+from sparsefield.models.residual import estimate_residual
 from sparsefield.nn.feedforward import FeedForward
 from sparsefield.nn.film import AdaptiveNorm
 from sparsefield.nn.fourier import TimeEmbedding
@@ -152,14 +153,10 @@ class LocalMambaHybrid(Backbone):
         if prepared is None:
             with torch.no_grad():
                 prepared = self.prepare(query)
-        time = t[:, None, None]
         scale = self.residual_scale * prepared.std
-        noisy = x_t - time * prepared.mean
-        variance = (time * scale).square() + (1 - time).square()
-        gain = (time * scale).square() / variance
-        wiener = time * scale.square() / variance * noisy
-        correction = self.denoiser(noisy / variance.sqrt(), gain[:, 0, 0], prepared)
-        return prepared.mean + wiener + scale * (gain * (1 - gain)).sqrt() * correction
+        known = estimate_residual(x_t, t, prepared.mean, scale)
+        correction = self.denoiser(known.noisy, known.gain[:, 0, 0], prepared)
+        return known.data + known.unit * correction
 
 
 class LocalInterpolator(nn.Module):

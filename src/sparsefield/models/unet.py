@@ -1,4 +1,4 @@
-"""The image flagship: a U-Net on the observed grid for the mean, a smaller one for the samples."""
+"""For photographs: a U-Net on the observed grid for the mean, a smaller one for the samples."""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsefield.core.errors import InputError
-from sparsefield.data.grids import cell_centres
+from sparsefield.data.grids import cell_centres, finer_shape
 from sparsefield.data.observation import Observation
 from sparsefield.data.raster import cubic_at, is_grid, mean_in_cells
 from sparsefield.flow.backbone import Backbone, Claims, Query
+from sparsefield.models.residual import estimate_residual
 from sparsefield.nn.fill import fill_by_averaging
 from sparsefield.nn.fourier import TimeEmbedding
 from sparsefield.nn.unet import MatrixConv, UNet, on_multiple
@@ -254,13 +255,9 @@ class UNetHybrid(Backbone):
 
     def encode(self, obs: Observation) -> Encoded:
         """Average the observations in cells and read them; features and guess on their grid."""
-        shape = obs.grid or self._grid(obs)
+        shape = obs.grid or finer_shape((self.side, self.side), obs.count)
         values, weight = mean_in_cells(obs.coords, obs.values, obs.valid, shape)
         return self.interpolator.encode(values, weight)
-
-    def _grid(self, obs: Observation) -> tuple[int, int]:
-        finer = math.ceil(math.log2(max(1.0, obs.count / self.side**2)) / 2)
-        return (self.side * 2**finer,) * 2
 
     def prepare(self, query: Query, encoded: Encoded | None = None) -> Condition:
         """Predict the posterior mean at the queries and how far off it is."""
@@ -278,14 +275,10 @@ class UNetHybrid(Backbone):
             prepared = self.prepare(query)
         if not bool(t.any()):
             return prepared.mean
-        time, scale = t[:, None, None], prepared.size
-        noisy = x_t - time * prepared.mean
-        variance = (time * scale).square() + (1 - time).square()
-        gain = (time * scale).square() / variance
-        wiener = time * scale.square() / variance * noisy
-        seen = torch.cat([noisy / variance.sqrt(), gain], dim=-1)
+        known = estimate_residual(x_t, t, prepared.mean, prepared.size)
+        seen = torch.cat([known.noisy, known.gain], dim=-1)
         correction = self.denoiser(seen, t, query.coords, prepared.encoded)
-        return prepared.mean + wiener + scale * (gain * (1 - gain)).sqrt() * correction
+        return known.data + known.unit * correction
 
 
 class GridDenoiser(nn.Module):
