@@ -61,15 +61,15 @@ def report(data: Path, paths: list[Path]) -> None:
         "# ERA5 2 m temperature: a model of one's own",
         "",
         "`era5-t2m-uk` has learnt the mean and the covariance of 384 hours, the first 16 days of "
-        "March 2019, in about a minute. It is scored on other days; a file whose name ends in 3h "
-        "holds every third hour of them. *anomaly_kriging* krigs what "
-        "the climatology of the same 16 days, of each cell and hour of the day, leaves. All "
+        "March 2019, in about a minute. It is scored on other days. *anomaly_kriging* krigs what "
+        "the climatology of the same 16 days, of each cell and hour of the day, leaves; "
+        "*standardised_anomaly_kriging* does so in standard deviations of each cell. All "
         "numbers are in K, on the cells that were not observed. The 95 % intervals resample whole "
         "days: hours are not independent.",
         "",
         "```",
         "sparsefield train optimal_interpolation --data FILE.nc \\",
-        '    \'data.period=["2019-03-01","2019-03-16"]\' --run RUN',
+        '    \'data.period=["2019-03-01","2019-03-16"]\' data.validation=72 --run RUN',
         f"sparsefield evaluate {NAME} --data FILE.nc --period 2019-03-18 2019-03-21 \\",
         "    --density 0.03 --samples 16 --json OUT.json",
         "python experiments/era5.py report FILE.nc OUT.json ...",

@@ -127,6 +127,20 @@ def test_a_fitted_model_beats_kriging_of_anomalies_and_covers(run):
     assert model.flow.backbone.climatology.shape == (24, 48, 1)
 
 
+def test_anomalies_of_even_spread_krig_the_same_in_standard_deviations(run):
+    from sparsefield.data.dataset import open_dataset
+
+    model, fields = load(run / "run"), open_dataset(run / "a.nc").subset(range(0, 240, 80))
+    assert "standardised_anomaly_kriging" in choose_series_baselines("all", model)
+    model.flow.backbone.features[:] = 0
+    model.flow.backbone.residual[:] = 0.5
+    names = ("anomaly_kriging", "standardised_anomaly_kriging")
+    found = evaluate_series(model, fields, Protocol(density=0.3), samples=2, names=names)
+    plain, unit = (found.fixed.baselines[name].estimates for name in names)
+    for score in ("rmse", "crps", "coverage90"):
+        assert unit[score].value == pytest.approx(plain[score].value, rel=1e-3)
+
+
 def test_samples_vary_as_much_as_the_closed_form_says(run):
     model = load(run / "run")
     obs = Observation([[0.0, 0.1], [-0.7, 0.6], [0.5, -0.6]], [[281.0], [280.0], [279.5]])

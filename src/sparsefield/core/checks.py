@@ -42,3 +42,12 @@ def refuse_empty_channels(missing: np.ndarray, name: str) -> None:
             f"{name}: nothing is known of channel {numbers} of {channels}, which is masked, NaN "
             "or infinite everywhere; leave it out"
         )
+
+
+def partly_missing(missing: np.ndarray) -> np.ndarray:
+    """Return the numbers of the rows of which some channels are missing and others are not.
+
+    Args:
+        missing: Which values are masked or NaN (M, C).
+    """
+    return np.flatnonzero(missing.any(axis=1) & ~missing.all(axis=1))

@@ -24,6 +24,8 @@ from sparsefield.metrics.statistics import Estimate, estimate
 PLAIN = ("nearest", "tps", "kriging")
 # Kriging of what the climatology of the training days leaves.
 ANOMALY = "anomaly_kriging"
+# The same in standard deviations of each cell.
+STANDARDISED = "standardised_anomaly_kriging"
 SCORES = ("mse", "mae", "crps", "coverage50", "coverage90")
 Table = dict[str, Estimate]
 
@@ -97,7 +99,8 @@ def evaluate_series(
         fields: Fields over time.
         protocol: Density and seed of the masks.
         samples: Posterior samples per item, at least 2.
-        names: Baselines, among nearest, tps, kriging and anomaly_kriging.
+        names: Baselines, among nearest, tps, kriging, and where the model has learnt a
+            climatology anomaly_kriging and standardised_anomaly_kriging.
         progress: Called with the number of items done after each, once for either kind.
 
     Raises:
@@ -126,7 +129,8 @@ def choose_series_baselines(names: str, model: Model | None) -> list[str]:
         InputError: A name is unknown, or there is no climatology.
     """
     has = model is not None and "climatology" in dict(model.flow.backbone.named_buffers())
-    known = [*PLAIN, *([ANOMALY] if has else [])]
+    spread = has and _standard_deviation(model) is not None  # type: ignore[arg-type]
+    known = [*PLAIN, *([ANOMALY] if has else []), *([STANDARDISED] if spread else [])]
     if names in ("all", "none"):
         return known if names == "all" else []
     chosen = [name.strip() for name in names.split(",")]
@@ -146,14 +150,19 @@ def _score_all(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return scores (N,) of all items by method and name."""
     rows: dict[str, list[dict[str, float]]] = {}
-    climate = _climatology(model, fields) if ANOMALY in names and model is not None else None
+    climate: dict[str, Tensor] = {}
+    spread = None
+    if model is not None and {ANOMALY, STANDARDISED} & set(names):
+        known = _climatology(model, fields)
+        climate, spread = {ANOMALY: known, STANDARDISED: known}, _standard_deviation(model)
     for item in range(len(fields)):
         task = make_task(fields, protocol, [item])
         if model is not None:
             rows.setdefault("model", []).append(_score_model(model, task, samples))
         for name in names:
-            base = climate[item] if name == ANOMALY and climate is not None else None
-            rows.setdefault(name, []).append(_score_baseline(name, fields, task, base))
+            base = climate[name][item] if name in climate else None
+            unit = spread if name == STANDARDISED else None
+            rows.setdefault(name, []).append(_score_baseline(name, fields, task, base, unit))
         progress(1)
     return {
         name: {key: np.array([row[key] for row in each]) for key in each[0]}
@@ -178,28 +187,31 @@ def _score_model(model: Model, task: Task, samples: int) -> dict[str, float]:
 
 
 def _score_baseline(
-    name: str, fields: FieldDataset, task: Task, base: Tensor | None
+    name: str, fields: FieldDataset, task: Task, base: Tensor | None, unit: Tensor | None
 ) -> dict[str, float]:
-    """Score a baseline on a map in km, of values or of anomalies from `base` (L, C)."""
+    """Score a baseline on a map in km: of values, or of anomalies (v - base) / unit, (L, C)."""
     start, obs = time.perf_counter(), task.obs.item(0)
     lengths = np.ones(obs.dims) if fields.series is None else fields.series.lengths
     scale = lengths / lengths.mean()
-    values, at = obs.values.double(), task.coords[0].double().numpy() * scale
-    if base is not None:
-        index = torch.cdist(obs.coords, task.coords[0]).argmin(1)
-        values = values - base[index]
+    at = task.coords[0].double().numpy() * scale
+    base, unit = (
+        torch.zeros(1, 1) if base is None else base,
+        torch.ones(1, 1) if unit is None else unit,
+    )
+    index = torch.cdist(obs.coords, task.coords[0]).argmin(1)
+    seen = [x.expand(len(at), -1)[index] for x in (base, unit)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BaselineWarning)
         said = reconstruct_baseline(
-            "kriging" if name == ANOMALY else name,
+            "kriging" if name in (ANOMALY, STANDARDISED) else name,
             obs.coords.double().numpy() * scale,
-            values.numpy(),
+            ((obs.values.double() - seen[0]) / seen[1]).numpy(),
             at,
         )
-    mean = torch.from_numpy(said.mean) + (0.0 if base is None else base)
+    mean = torch.from_numpy(said.mean) * unit + base
     scores = _errors(mean[None], task)
     if said.std is not None:
-        scores |= _score_gaussian(mean[None], torch.from_numpy(said.std)[None], task)
+        scores |= _score_gaussian(mean[None], (torch.from_numpy(said.std) * unit)[None], task)
     return scores | {"seconds": time.perf_counter() - start}
 
 
@@ -232,6 +244,17 @@ def _climatology(model: Model, fields: FieldDataset) -> Tensor:
     if len(physical) == 1 or fields.series is None or not has_hours:
         return physical.mean(0, keepdim=True).expand(len(fields), -1, -1)
     return physical[torch.from_numpy(fields.series.hours)]
+
+
+def _standard_deviation(model: Model) -> Tensor | None:
+    """Return the standard deviation (L, C) of each cell that a model has learnt, if it has."""
+    known = model.flow.backbone.state_dict()
+    if not {"features", "residual"} <= set(known):
+        return None
+    features, residual = (known[name].double().cpu() for name in ("features", "residual"))
+    std = (features.square().sum(-1) + residual.square()).sqrt()
+    normalizer = model.spec.normalizer
+    return normalizer.invert(std) - normalizer.invert(torch.zeros_like(std))
 
 
 def _summarise(scores: Mapping[str, Mapping[str, np.ndarray]], days: np.ndarray) -> Stations:

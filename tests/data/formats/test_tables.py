@@ -4,6 +4,7 @@ import bz2
 import gzip
 import logging
 import lzma
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +70,25 @@ def test_names_may_hold_anything(tmp_path):
     for encoding in ("utf-8", "latin-1"):
         obs = read_text(tmp_path, text.encode(encoding), value="Temperatur, °C")
         assert obs.values.tolist() == [[1.5]]
+
+
+def test_a_million_numbers_are_read_in_seconds(tmp_path):
+    rows = 250_000
+    numbers = np.random.default_rng(0).uniform(-1, 1, (rows, 4)).round(4)
+    text = "y,x,v,w\n" + "\n".join(",".join(map(str, row)) for row in numbers.tolist())
+    start = time.process_time()
+    obs = read_text(tmp_path, text)
+    assert time.process_time() - start < 10
+    assert np.array_equal(np.hstack([obs.coords, obs.values]), numbers)
+
+
+def test_lines_of_errors_are_those_of_the_file(tmp_path):
+    for blank in ("", "\n\n"):
+        text = f"y,x,v\n0,0,1\n{blank}0,0.5,+2e0\n" + "0.5,0,3\n" * 1000 + "0,0,many\n"
+        line = text.count("\n")
+        with pytest.raises(InputError, match=f"line {line} has 'many' in column 'v'"):
+            read_text(tmp_path, text)
+        assert read_text(tmp_path, text.replace("0,0,many\n", "")).count == 1002
 
 
 def test_columns_are_chosen_by_name(tmp_path):

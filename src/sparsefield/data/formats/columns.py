@@ -10,6 +10,7 @@ import numpy as np
 from sparsefield.core.errors import InputError
 from sparsefield.data.formats.moments import is_moment, parse_moments
 from sparsefield.data.formats.reading import LOGGER, Reading
+from sparsefield.data.formats.texts import parse_numbers
 from sparsefield.data.frame import LATITUDES, LONGITUDES, TIMES
 
 # Cells that stand for nothing, in small letters.
@@ -32,7 +33,7 @@ class Column(NamedTuple):
     """
 
     header: str
-    cells: list[str] | np.ma.MaskedArray
+    cells: Sequence[str] | np.ma.MaskedArray
 
     @property
     def name(self) -> str:
@@ -129,8 +130,12 @@ class Table(NamedTuple):
         """Return whether any cell is a number, or whether there is too little to tell."""
         if isinstance(column.cells, np.ndarray):
             return column.cells.dtype.kind in "biuf"
-        texts = [cell for cell in column.cells if cell.lower() not in MISSING]
-        return len(texts) < 2 or any(self._float(text) is not None for text in texts)
+        count = 0
+        for text in (cell for cell in column.cells if cell.lower() not in MISSING):
+            if self._float(text) is not None:
+                return True
+            count += 1
+        return count < 2
 
     def is_moment(self, column: Column) -> bool:
         """Return whether the first cell is a date."""
@@ -143,6 +148,11 @@ class Table(NamedTuple):
             if column.cells.dtype.kind not in "biuf":
                 raise InputError(f"{self.path}: column '{column.header}' holds no numbers")
             return np.ma.masked_invalid(column.cells.astype(np.float64), copy=False)
+        found = parse_numbers(column.cells, sorted(MISSING), self.comma)
+        return self._one_by_one(column) if found is None else found
+
+    def _one_by_one(self, column: Column) -> np.ma.MaskedArray:
+        """Return cells as numbers, in all ways that Python knows of writing one."""
         found = np.ma.masked_all(len(column.cells))
         for row, text in enumerate(column.cells):
             if text and text.lower() not in MISSING:
@@ -152,7 +162,7 @@ class Table(NamedTuple):
                         f"{self.path} is not a table of numbers: line {self.lines[row]} has "
                         f"{text[:40]!r} in column '{column.header}'"
                     )
-                found.data[row], found.mask[row] = number, False
+                found[row] = number
         return found
 
     def _float(self, text: str) -> float | None:

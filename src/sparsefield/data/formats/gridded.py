@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsefield.core.checks import partly_missing
 from sparsefield.core.errors import InputError
 from sparsefield.data.formats.placing import Axes, place
 from sparsefield.data.formats.reading import Reading
@@ -43,11 +44,10 @@ def known_cells(path: Path, values: np.ndarray, reading: Reading) -> np.ndarray:
         if missing[:, channel].all():
             which = f"channel {channel + 1} of {values.shape[1]}"
             raise InputError(f"{path}: nothing is known of {which}: it has no number")
-    partly = missing.any(axis=1) & ~missing.all(axis=1)
-    if partly.any():
+    partly = partly_missing(missing)
+    if partly.size:
         raise InputError(
-            f"{path}: {int(partly.sum())} cells are missing in some channels only; choose one "
-            "with value"
+            f"{path}: {partly.size} cells are missing in some channels only; choose one with value"
         )
     cells = np.flatnonzero(~missing[:, 0])
     if reading.density is not None:

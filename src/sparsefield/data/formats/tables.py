@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsefield.core.checks import partly_missing
 from sparsefield.core.errors import InputError
 from sparsefield.core.files import write_atomically
 from sparsefield.data.formats.columns import Column, Roles, Table, choose_roles
@@ -18,6 +19,7 @@ from sparsefield.data.formats.guard import readable
 from sparsefield.data.formats.moments import count_hours
 from sparsefield.data.formats.placing import Axes, place
 from sparsefield.data.formats.reading import Reading
+from sparsefield.data.formats.texts import split_cells
 from sparsefield.data.observation import Observation
 
 # Python keeps text in lists in so many times its bytes.
@@ -79,8 +81,19 @@ def read_table(path: Path) -> Table:
         if "\0" in text:
             raise InputError(f"{path} is no text; a table of numbers with a header is needed")
         separator = _separator(text)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        found = [([cell.strip() for cell in row], reader.line_num) for row in reader]
+        first = io.StringIO(text, newline=None).readline().rstrip("\n")
+        names = [cell.strip() for cell in next(csv.reader([first], delimiter=separator), ())]
+        cells = split_cells(text, separator, len(names)) if any(names) else None
+        if cells is None:
+            return _read_lines(path, text, separator)
+    columns = [Column(*pair) for pair in zip(names, cells, strict=True)]
+    return Table(path, columns, range(2, len(cells[0]) + 2), comma=separator != ",")
+
+
+def _read_lines(path: Path, text: str, separator: str) -> Table:
+    """Return a table line by line, some of which may be blank, or whose cells hold line ends."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    found = [([cell.strip() for cell in row], reader.line_num) for row in reader]
     filled = [(row, line) for row, line in found if any(row)]
     if not filled:
         raise InputError(f"{path} is empty; a header and rows of numbers are needed")
@@ -125,7 +138,7 @@ def _decode(data: bytes) -> str:
 
 def _separator(text: str) -> str:
     """Return what separates most cells of the first line that is not blank."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     counts = {mark: len(next(csv.reader([first], delimiter=mark), ())) for mark in ",;\t"}
     return max(counts, key=lambda mark: counts[mark])
 
@@ -137,11 +150,11 @@ def _observed(table: Table, values: np.ma.MaskedArray, roles: Roles) -> np.ndarr
         if len(missing) and missing[:, column].all():
             which = f"nothing is known of channel {column + 1} of {len(roles.values)}"
             raise InputError(f"{table.path}: {which}: column '{name}' holds no number in any row")
-    partly = missing.any(axis=1) & ~missing.all(axis=1)
-    if partly.any():
+    partly = partly_missing(missing)
+    if partly.size:
         raise InputError(
-            f"{table.path}: line {table.lines[int(partly.argmax())]} and {int(partly.sum()) - 1} "
-            "others are empty or NaN in some channels only; choose one channel with value, or "
+            f"{table.path}: line {table.lines[partly[0]]} and {partly.size - 1} others "
+            "are empty or NaN in some channels only; choose one channel with value, or "
             "remove those rows"
         )
     seen = np.asarray(~missing.all(axis=1))
