@@ -15,12 +15,10 @@ from torch import Tensor
 from sparsefield.nn.experts.kernels import JITTER
 from sparsefield.nn.experts.kriging import (
     Bank,
-    Factors,
     Seen,
     Systems,
-    complete,
-    factorise,
     predict,
+    solve,
     stretch,
     stretch_direction,
 )
@@ -181,18 +179,18 @@ def listen(seen: Seen, numbers: np.ndarray | None = None) -> Heard:
     coords = (seen.coords - centre) / unit
     seen = seen._replace(coords=coords)
     bank, members = _part(isotropic_numbers() if numbers is None else numbers)
-    factors = factorise(bank, seen)
+    systems = solve(bank, seen)
     same = np.eye(coords.shape[1])
-    parts = [_group(members, bank, factors, seen, same, 0.0)]
-    leaders = np.argsort(-factors.evidence, kind="stable")[:LEADERS]
-    bank, systems = bank.take(leaders), complete(factors, seen.values, leaders)
+    parts = [_group(members, bank, systems, coords, same, 0.0)]
+    leaders = np.argsort(-systems.evidence, kind="stable")[:LEADERS]
+    bank, systems = bank.take(leaders), systems.take(leaders)
     direction = stretch_direction(bank, systems, coords)
     for ratio in (1.0, *RATIOS):
         metric = stretch(direction, ratio)
         stretched = seen._replace(coords=coords @ metric)
-        factors = factorise(bank, stretched, TREND)
+        systems = solve(bank, stretched, TREND)
         everyone = np.arange(LEADERS)[None]
-        parts.append(_group(everyone, bank, factors, stretched, metric, TREND))
+        parts.append(_group(everyone, bank, systems, stretched.coords, metric, TREND))
     voices, evidence, left_mean, left_var = zip(*parts, strict=True)
     return Heard(
         np.concatenate(evidence),
@@ -240,9 +238,7 @@ def useful_numbers(places: Sequence[Seen]) -> np.ndarray:
     for seen in places:
         coords = seen.coords - seen.coords.mean(0)
         unit = math.sqrt(2 * float(seen.coords.var(0).sum())) or 1.0
-        evidence = factorise(isotropic_bank(), seen._replace(coords=coords / unit)).evidence[
-            numbers
-        ]
+        evidence = solve(isotropic_bank(), seen._replace(coords=coords / unit)).evidence[numbers]
         share = np.exp(evidence - evidence.max(1, keepdims=True))
         best = np.maximum(best, share / share.sum(1, keepdims=True))
     count = max(VOICES, int((best > SAY).sum(1).max()))
@@ -278,13 +274,13 @@ def isotropic_numbers() -> np.ndarray:
 def _group(
     numbers: np.ndarray,
     bank: Bank,
-    factors: Factors,
-    seen: Seen,
+    systems: Systems,
+    coords: np.ndarray,
     metric: np.ndarray,
     trend: float,
 ) -> tuple[Voices, np.ndarray, np.ndarray, np.ndarray]:
     """Return the voices, evidence (G,) and leave-one-out moments (G, N) of groups (G, E)."""
-    evidence = factors.evidence[numbers]
+    evidence = systems.evidence[numbers]
     best = evidence.max(1, keepdims=True)
     whole = len(LENGTHS) * len(NUGGETS[0]) if len(numbers) > 1 else LEADERS
     total = np.log(np.exp(evidence - best).sum(1) / whole) + best[:, 0]
@@ -297,11 +293,11 @@ def _group(
     flat = chosen[group, voice]
     voices = Voices(
         bank.take(flat),
-        complete(factors, seen.values, flat),
+        systems.take(flat),
         group,
         share[group, voice],
         len(share),
-        seen.coords,
+        coords,
         metric,
         trend,
     )
