@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 import sparsefield as sf
 from sparsefield.web import app as web
+from sparsefield.web import work
 from sparsefield.web.app import build_app
 from sparsefield.web.samples import SAMPLES
 
@@ -80,7 +81,7 @@ def test_the_page_and_all_it_needs_come_from_here(client):
 
 def test_options_say_what_there_is(client):
     options = client.get("/api/options").json()
-    assert options["models"][:2] == ["default", "universal"]
+    assert options["models"][:2] == ["photographs", "universal"]
     assert "tps" in options["baselines"]["image"]
     assert set(options["samples"]) == set(SAMPLES)
 
@@ -271,6 +272,22 @@ def test_a_running_job_is_cancelled(client):
     client.post(f"/api/jobs/{job['id']}/cancel")
     assert result(client, job)["state"] == "cancelled"
     assert client.get(f"/api/jobs/{job['id']}/arrays/mean").status_code == 404
+
+
+def test_a_job_is_cancelled_inside_a_baseline(client, monkeypatch):
+    """The baseline is one that sleeps for ten minutes."""
+    monkeypatch.setattr(work, "_predict", time.sleep)
+    monkeypatch.setattr(work, "_given", lambda obs, made: ())
+    monkeypatch.setattr(work, "_baselines", lambda request, obs: [600])
+    job = submit(client, png(mask())).json()
+    for _ in range(600):
+        if client.get(f"/api/jobs/{job['id']}").json()["doing"] == 600:
+            break
+        time.sleep(0.02)
+    start = time.monotonic()
+    client.post(f"/api/jobs/{job['id']}/cancel")
+    assert result(client, job)["state"] == "cancelled"
+    assert time.monotonic() - start < 5
 
 
 def test_the_files_go_with_the_server(tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from sparsefield.baselines.registry import available_baselines
 from sparsefield.core.errors import InputError
 from sparsefield.core.version import code_version
 from sparsefield.data.formats import suffixes
+from sparsefield.web.aside import Aside
 from sparsefield.web.jobs import Busy, Job, JobQueue
 from sparsefield.web.samples import SAMPLES, sample
 from sparsefield.web.uploads import MOST_PIXELS, Upload, Uploads
@@ -111,11 +112,12 @@ class Server:
     """What the addresses answer."""
 
     def __init__(self) -> None:
-        self.uploads, self.jobs = Uploads(), JobQueue()
+        self.uploads, self.jobs, self.aside = Uploads(), JobQueue(), Aside()
 
     def close(self) -> None:
         """End the work and remove the files."""
         self.jobs.close()
+        self.aside.close()
         self.uploads.close()
 
     def routes(self) -> list[Route | Mount]:
@@ -193,7 +195,7 @@ class Server:
         asked = Request.parse(request.query_params.get("options", "{}"))
         name = request.query_params.get("name", "file")
         upload = self.uploads.add(request.state.owner, name, await _body(request))
-        job = self.jobs.submit(request.state.owner, partial(_work, upload, asked))
+        job = self.jobs.submit(request.state.owner, partial(_work, upload, asked, self.aside))
         return JSONResponse(self._state(job), 202)
 
     async def status(self, request: HTTPRequest) -> Response:
@@ -273,9 +275,9 @@ class Server:
         return result
 
 
-def _work(upload: Upload, asked: Request, job: Job) -> Result:
+def _work(upload: Upload, asked: Request, aside: Aside, job: Job) -> Result:
     try:
-        return reconstruct(upload.path, asked, job)
+        return reconstruct(upload.path, asked, job, aside)
     except InputError as error:
         raise upload.explain(error) from error
 

@@ -1,7 +1,6 @@
 """What a job computes: a field by a model, with baselines beside it."""
 
 import json
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsefield.baselines.points import Prediction
 from sparsefield.baselines.registry import available_baselines, reconstruct_baseline
 from sparsefield.core.errors import InputError
 from sparsefield.data.colour import match_channels
@@ -26,6 +26,7 @@ from sparsefield.inference.loading import AnyModel, load
 from sparsefield.inference.model import Model
 from sparsefield.inference.posterior import default_sampler
 from sparsefield.samplers import NoiseFields, Sampler, SampleResult
+from sparsefield.web.aside import Aside
 from sparsefield.web.jobs import Job
 
 # A field that a page can hold: cells, channels and samples together.
@@ -116,9 +117,9 @@ class Result:
 
 def bundled_names() -> list[str]:
     """Return the names of the bundled models that a page offers."""
-    first = ("default", "universal")
-    names = [*bundled_models(), *bundled_interpolators()]
-    return sorted(names, key=lambda name: (name not in first, name))
+    names = {*bundled_models(), *bundled_interpolators()}
+    first = [name for name in ("photographs", "universal", "default") if name in names]
+    return first + sorted(names - set(first))
 
 
 @lru_cache(maxsize=4)
@@ -141,8 +142,14 @@ def observe(path: Path, request: Request) -> Observation:
     )
 
 
-def reconstruct(path: Path, request: Request, job: Job) -> Result:
+def reconstruct(path: Path, request: Request, job: Job, aside: Aside) -> Result:
     """Reconstruct the field in a file by a model and by baselines.
+
+    Args:
+        path: The file.
+        request: What is asked for.
+        job: Is told how far the work is, and may end it.
+        aside: Where baselines are computed, as nothing else could end one.
 
     Raises:
         InputError: The file or the request does not fit.
@@ -160,8 +167,10 @@ def reconstruct(path: Path, request: Request, job: Job) -> Result:
     arrays = _arrays(made) | ({"steps": steps} if steps is not None else {})
     methods = {request.model: {"seconds": made.seconds, "note": ""}}
     for number, name in enumerate(_baselines(request, obs)):
-        job.report(name, number / len(request.baselines))
-        arrays[name], methods[name] = _by_baseline(name, obs, made)
+        job.report(name, number / max(1, len(request.baselines)))
+        found = aside.call(job.check, _predict, name, *_given(obs, made))
+        arrays[name] = made.on_grid(torch.from_numpy(found.mean.astype(np.float32)))
+        methods[name] = {"seconds": found.seconds, "note": found.note}
     return Result(made, _facts(request, obs, made, methods, arrays), arrays)
 
 
@@ -289,21 +298,24 @@ def _baselines(request: Request, obs: Observation) -> list[str]:
     return list(request.baselines)
 
 
-def _by_baseline(name: str, obs: Observation, made: Field) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return the prediction of a baseline from the same observations, and what it took."""
-    start = time.perf_counter()
+def _given(obs: Observation, made: Field) -> tuple[np.ndarray | None, ...]:
+    """Return what a baseline is given: places, values, queries and the error, None if exact."""
     at, seen = made.at, obs.valid
-    places, query = obs.positions()[seen], at.coords
-    if obs.frame is not None:
-        query = torch.from_numpy(obs.frame.positions(at.coords))
+    query = at.coords if obs.frame is None else obs.frame.positions(at.coords)
     noise = None if obs.noise is None else obs.noise[seen].numpy()
+    return obs.positions()[seen].numpy(), obs.values[seen].numpy(), np.asarray(query), noise
+
+
+def _predict(
+    name: str,
+    places: np.ndarray,
+    values: np.ndarray,
+    query: np.ndarray,
+    noise: np.ndarray | None,
+) -> Prediction:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = reconstruct_baseline(
-            name, places.numpy(), obs.values[seen].numpy(), query.numpy(), noise=noise
-        )
-    values = made.on_grid(torch.from_numpy(found.mean.astype(np.float32)))
-    return values, {"seconds": time.perf_counter() - start, "note": found.note}
+        warnings.simplefilter("ignore")  # the note says the same
+        return reconstruct_baseline(name, places, values, query, noise=noise)
 
 
 def _facts(

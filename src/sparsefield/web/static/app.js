@@ -305,7 +305,8 @@ function offerBaselines(kind) {
 }
 
 function offerModels(kind) {
-  const first = kind === "points" && options.models.includes("universal") ? "universal" : "default";
+  const usual = { image: "photographs", points: "universal" }[kind];
+  const first = options.models.includes(usual) ? usual : options.models[0];
   $("model").replaceChildren(
     ...options.models.map((name) => new Option(name, name, name === first, name === first))
   );
