@@ -61,7 +61,7 @@ def report(data: Path, paths: list[Path]) -> None:
         "# ERA5 2 m temperature: a model of one's own",
         "",
         "`era5-t2m-uk` has learnt the mean and the covariance of 384 hours, the first 16 days of "
-        "March 2019, in about a minute. It is scored on other days. *anomaly_kriging* krigs what "
+        "March 2019, in closed form. It is scored on other days. *anomaly_kriging* krigs what "
         "the climatology of the same 16 days, of each cell and hour of the day, leaves; "
         "*standardised_anomaly_kriging* does so in standard deviations of each cell. All "
         "numbers are in K, on the cells that were not observed. The 95 % intervals resample whole "
