@@ -26,6 +26,7 @@ PLAIN = ("nearest", "tps", "kriging")
 ANOMALY = "anomaly_kriging"
 # The same in standard deviations of each cell.
 STANDARDISED = "standardised_anomaly_kriging"
+CLIMATIC = frozenset({ANOMALY, STANDARDISED})
 SCORES = ("mse", "mae", "crps", "coverage50", "coverage90")
 Table = dict[str, Estimate]
 
@@ -129,8 +130,12 @@ def choose_series_baselines(names: str, model: Model | None) -> list[str]:
         InputError: A name is unknown, or there is no climatology.
     """
     has = model is not None and "climatology" in dict(model.flow.backbone.named_buffers())
-    spread = has and _standard_deviation(model) is not None  # type: ignore[arg-type]
-    known = [*PLAIN, *([ANOMALY] if has else []), *([STANDARDISED] if spread else [])]
+    spread = None if model is None else _standard_deviation(model)
+    known = [
+        *PLAIN,
+        *([ANOMALY] if has else []),
+        *([STANDARDISED] if has and spread is not None else []),
+    ]
     if names in ("all", "none"):
         return known if names == "all" else []
     chosen = [name.strip() for name in names.split(",")]
@@ -150,17 +155,15 @@ def _score_all(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return scores (N,) of all items by method and name."""
     rows: dict[str, list[dict[str, float]]] = {}
-    climate: dict[str, Tensor] = {}
-    spread = None
-    if model is not None and {ANOMALY, STANDARDISED} & set(names):
-        known = _climatology(model, fields)
-        climate, spread = {ANOMALY: known, STANDARDISED: known}, _standard_deviation(model)
+    climate = spread = None
+    if model is not None and not CLIMATIC.isdisjoint(names):
+        climate, spread = _climatology(model, fields), _standard_deviation(model)
     for item in range(len(fields)):
         task = make_task(fields, protocol, [item])
         if model is not None:
             rows.setdefault("model", []).append(_score_model(model, task, samples))
         for name in names:
-            base = climate[name][item] if name in climate else None
+            base = climate[item] if climate is not None and name in CLIMATIC else None
             unit = spread if name == STANDARDISED else None
             rows.setdefault(name, []).append(_score_baseline(name, fields, task, base, unit))
         progress(1)
@@ -194,16 +197,14 @@ def _score_baseline(
     lengths = np.ones(obs.dims) if fields.series is None else fields.series.lengths
     scale = lengths / lengths.mean()
     at = task.coords[0].double().numpy() * scale
-    base, unit = (
-        torch.zeros(1, 1) if base is None else base,
-        torch.ones(1, 1) if unit is None else unit,
-    )
+    base = torch.zeros(1, 1) if base is None else base
+    unit = torch.ones(1, 1) if unit is None else unit
     index = torch.cdist(obs.coords, task.coords[0]).argmin(1)
     seen = [x.expand(len(at), -1)[index] for x in (base, unit)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BaselineWarning)
         said = reconstruct_baseline(
-            "kriging" if name in (ANOMALY, STANDARDISED) else name,
+            "kriging" if name in CLIMATIC else name,
             obs.coords.double().numpy() * scale,
             ((obs.values.double() - seen[0]) / seen[1]).numpy(),
             at,

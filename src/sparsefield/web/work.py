@@ -166,8 +166,9 @@ def reconstruct(path: Path, request: Request, job: Job, aside: Aside) -> Result:
     made, steps = _by_model(model, obs, at, request, job)
     arrays = _arrays(made) | ({"steps": steps} if steps is not None else {})
     methods = {request.model: {"seconds": made.seconds, "note": ""}}
-    for number, name in enumerate(_baselines(request, obs)):
-        job.report(name, number / max(1, len(request.baselines)))
+    baselines = _baselines(request, obs)
+    for number, name in enumerate(baselines):
+        job.report(name, number / len(baselines))
         found = aside.call(job.check, _predict, name, *_given(obs, made))
         arrays[name] = made.on_grid(torch.from_numpy(found.mean.astype(np.float32)))
         methods[name] = {"seconds": found.seconds, "note": found.note}

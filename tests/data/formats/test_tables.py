@@ -72,7 +72,7 @@ def test_names_may_hold_anything(tmp_path):
         assert obs.values.tolist() == [[1.5]]
 
 
-def test_a_million_numbers_are_read_in_seconds(tmp_path):
+def test_many_numbers_are_read_in_seconds(tmp_path):
     rows = 250_000
     numbers = np.random.default_rng(0).uniform(-1, 1, (rows, 4)).round(4)
     text = "y,x,v,w\n" + "\n".join(",".join(map(str, row)) for row in numbers.tolist())

@@ -1,4 +1,4 @@
-"""Columns of text that stay where they were read: a million rows take a second."""
+"""Columns of text that stay in Arrow's memory, for tables of millions of rows."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
