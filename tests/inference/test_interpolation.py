@@ -1,5 +1,7 @@
 """The universal interpolator from measurements to distributions."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,17 @@ def test_unusable_queries_are_refused(model):
     coords, values, _ = field()
     with pytest.raises(InputError, match=r"\(L, 2\)"):
         interpolate(model, Measurements(coords, values), np.zeros((3, 1)))
+
+
+@pytest.mark.slow
+def test_cost_is_linear_in_measurements_and_queries():
+    """Ten times as much of both takes about ten times the processor time, and is quick."""
+    seconds = []
+    for count in (1000, 1000, 10_000):  # the first one compiles
+        rng = np.random.default_rng(0)
+        coords, query = rng.random((count, 2)), rng.random((10 * count, 2))
+        start = time.process_time()
+        predict(UniversalInterpolator(), coords, np.sin(8 * coords).sum(1), query)
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 10
+    assert seconds[2] < 20 * seconds[1]

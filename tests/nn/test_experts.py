@@ -162,6 +162,18 @@ def test_forecasts_keep_turned_shifted_zoomed_and_reordered_fields(axes):
     close((said.left_mean[:, order],), (mixed.left_mean,))
 
 
+@pytest.mark.parametrize("axes", [1, 2])
+def test_rounding_does_not_choose_among_equal_experts(axes):
+    """Three far points look alike to all short ranges; zooms and moves change the last bits."""
+    rng = np.random.default_rng(0)
+    coords, query = rng.random((3, axes)), rng.random((QUERIES, axes))
+    seen = Seen(coords, np.array([-1.2, 0.1, 1.1]), np.ones(3))
+    said = ask_experts(problem(seen, query))
+    for shift, zoom in ((300, 1e3), (-7.7, 0.013), (0.1, -3.0), (1e4, 77.0)):
+        moved = seen._replace(coords=shift + zoom * coords)
+        close(said[:6], ask_experts(problem(moved, shift + zoom * query))[:6])
+
+
 def test_forecasts_keep_negated_values():
     seen, query = observed()
     said = ask_experts(problem(seen, query))

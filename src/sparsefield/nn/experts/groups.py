@@ -15,10 +15,12 @@ from torch import Tensor
 from sparsefield.nn.experts.kernels import JITTER
 from sparsefield.nn.experts.kriging import (
     Bank,
+    Factors,
     Seen,
     Systems,
+    complete,
+    factorise,
     predict,
-    solve,
     stretch,
     stretch_direction,
 )
@@ -31,6 +33,7 @@ TREND = 3.0  # variance of a linear trend over the unit of length, in variances 
 LEADERS = 8  # isotropic experts of most evidence, tried with a trend and with other metrics
 VOICES = 4  # experts of a group that are asked at the queries
 SILENT = 1e-3  # share of a group below which an expert is not asked
+TIE = 6  # decimals of evidence beyond which experts are equally likely
 SAY = 0.01  # share of a group that makes an expert useful elsewhere
 ISOTROPIC = len(MATERN) * len(NUGGETS)
 GROUPS = ISOTROPIC + 1 + len(RATIOS)
@@ -179,18 +182,18 @@ def listen(seen: Seen, numbers: np.ndarray | None = None) -> Heard:
     coords = (seen.coords - centre) / unit
     seen = seen._replace(coords=coords)
     bank, members = _part(isotropic_numbers() if numbers is None else numbers)
-    systems = solve(bank, seen)
+    factors = factorise(bank, seen)
     same = np.eye(coords.shape[1])
-    parts = [_group(members, bank, systems, coords, same, 0.0)]
-    leaders = np.argsort(-systems.evidence, kind="stable")[:LEADERS]
-    bank, systems = bank.take(leaders), systems.take(leaders)
+    parts = [_group(members, bank, factors, seen, same, 0.0)]
+    leaders = _likeliest_first(factors.evidence)[:LEADERS]
+    bank, systems = bank.take(leaders), complete(factors, seen.values, leaders)
     direction = stretch_direction(bank, systems, coords)
     for ratio in (1.0, *RATIOS):
         metric = stretch(direction, ratio)
         stretched = seen._replace(coords=coords @ metric)
-        systems = solve(bank, stretched, TREND)
+        factors = factorise(bank, stretched, TREND)
         everyone = np.arange(LEADERS)[None]
-        parts.append(_group(everyone, bank, systems, stretched.coords, metric, TREND))
+        parts.append(_group(everyone, bank, factors, stretched, metric, TREND))
     voices, evidence, left_mean, left_var = zip(*parts, strict=True)
     return Heard(
         np.concatenate(evidence),
@@ -238,7 +241,9 @@ def useful_numbers(places: Sequence[Seen]) -> np.ndarray:
     for seen in places:
         coords = seen.coords - seen.coords.mean(0)
         unit = math.sqrt(2 * float(seen.coords.var(0).sum())) or 1.0
-        evidence = solve(isotropic_bank(), seen._replace(coords=coords / unit)).evidence[numbers]
+        evidence = factorise(isotropic_bank(), seen._replace(coords=coords / unit)).evidence[
+            numbers
+        ]
         share = np.exp(evidence - evidence.max(1, keepdims=True))
         best = np.maximum(best, share / share.sum(1, keepdims=True))
     count = max(VOICES, int((best > SAY).sum(1).max()))
@@ -274,17 +279,17 @@ def isotropic_numbers() -> np.ndarray:
 def _group(
     numbers: np.ndarray,
     bank: Bank,
-    systems: Systems,
-    coords: np.ndarray,
+    factors: Factors,
+    seen: Seen,
     metric: np.ndarray,
     trend: float,
 ) -> tuple[Voices, np.ndarray, np.ndarray, np.ndarray]:
     """Return the voices, evidence (G,) and leave-one-out moments (G, N) of groups (G, E)."""
-    evidence = systems.evidence[numbers]
+    evidence = factors.evidence[numbers]
     best = evidence.max(1, keepdims=True)
     whole = len(LENGTHS) * len(NUGGETS[0]) if len(numbers) > 1 else LEADERS
     total = np.log(np.exp(evidence - best).sum(1) / whole) + best[:, 0]
-    order = np.argsort(-evidence, axis=1, kind="stable")[:, :VOICES]
+    order = _likeliest_first(evidence)[:, :VOICES]
     chosen = np.take_along_axis(numbers, order, 1)
     share = np.exp(np.take_along_axis(evidence, order, 1) - best)
     share = np.where(share < SILENT * share.sum(1, keepdims=True), 0.0, share)
@@ -293,11 +298,11 @@ def _group(
     flat = chosen[group, voice]
     voices = Voices(
         bank.take(flat),
-        systems.take(flat),
+        complete(factors, seen.values, flat),
         group,
         share[group, voice],
         len(share),
-        coords,
+        seen.coords,
         metric,
         trend,
     )
@@ -305,6 +310,15 @@ def _group(
     spread = (voices.systems.left_mean - left_mean[group]) ** 2
     left_var = voices.average(voices.systems.left_var + spread)
     return voices, total, left_mean, left_var
+
+
+def _likeliest_first(evidence: np.ndarray) -> np.ndarray:
+    """Return the order of evidence (..., E) from the greatest; ties keep their order.
+
+    Experts of short ranges are alike where all observations are far apart. Rounding, which a move
+    of the coordinates changes, must not choose among them.
+    """
+    return np.argsort(-evidence.round(TIE), axis=-1, kind="stable")
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Loops of the expert bank: covariances, inverses, and the slope of the evidence."""
+"""Loops of the expert bank: covariances, their factors, and the slope of the evidence."""
 
 import math
 from functools import partial
@@ -10,7 +10,7 @@ from numba import njit
 from sparsefield.nn.compiled import compiled
 
 JITTER = 1e-9
-PIVOTS = 4  # eliminated at a time
+PIVOTS = 8  # rows of a Cholesky factor finished at a time
 FARTHEST = 60.0  # correlations beyond exp(-60) are nought
 
 
@@ -28,8 +28,26 @@ def _decay(a: float) -> float:
     return y
 
 
+@njit(inline="always")
+def _distance(a: Any, b: Any) -> float:
+    """Return the Euclidean distance of two positions (P,)."""
+    total = 0.0
+    for k in range(a.size):
+        total += (a[k] - b[k]) ** 2
+    return math.sqrt(total)
+
+
+@njit(inline="always")
+def _product(a: Any, b: Any) -> float:
+    """Return the inner product of two positions (P,)."""
+    total = 0.0
+    for k in range(a.size):
+        total += a[k] * b[k]
+    return total
+
+
 @partial(compiled, fastmath=True)
-def invert_all(
+def factorise_all(
     rate: Any,
     linear: Any,
     square: Any,
@@ -38,114 +56,80 @@ def invert_all(
     coords: Any,
     noise: Any,
     trend: float,
-    inverse: Any,
+    factor: Any,
     log_determinant: Any,
 ) -> None:
-    """Fill in inverse covariances (E, N, N) and their log determinants before inversion."""
-    count, axes = coords.shape
+    """Fill in upper Cholesky factors (E, N, N + K) of covariances and log determinants.
+
+    The last K columns hold right-hand sides before, and solutions of the lower factor after.
+    """
+    count = len(coords)
     distance, gram = np.empty((count, count)), np.empty((count, count))
     for i in range(count):
-        for j in range(i + 1):
-            total, product = 0.0, 0.0
-            for k in range(axes):
-                total += (coords[i, k] - coords[j, k]) ** 2
-                product += coords[i, k] * coords[j, k]
-            distance[i, j], gram[i, j] = math.sqrt(total), trend * product
+        for j in range(i, count):
+            distance[i, j] = _distance(coords[i], coords[j])
+            gram[i, j] = trend * _product(coords[i], coords[j])
     correlation = np.empty((count, count))
-    panel, rows, scaled = np.empty((3, PIVOTS, count))
     last = -1
     for e in range(rate.size):
         if shape[e] != last:
             last = shape[e]
             for i in range(count):
-                for j in range(i + 1):
+                for j in range(i, count):
                     a = rate[e] * distance[i, j]
                     correlation[i, j] = (1 + a * (linear[e] + square[e] * a)) * _decay(a)
-        matrix = inverse[e]
+        matrix = factor[e]
         for i in range(count):
-            for j in range(i + 1):
+            for j in range(i, count):
                 matrix[i, j] = (1 - nugget[e]) * correlation[i, j] + gram[i, j]
             matrix[i, i] += nugget[e] * noise[i] + JITTER
-        log_determinant[e] = _invert(matrix, panel, rows, scaled)
+        log_determinant[e] = _factorise(matrix)
 
 
 @njit(nogil=True, fastmath=True)
-def _invert(matrix: Any, panel: Any, rows: Any, scaled: Any) -> float:  # noqa: C901
-    """Replace a positive matrix, given by its lower half, by its inverse; return log det.
+def _factorise(matrix: Any) -> float:
+    """Replace the upper half of a positive matrix by its Cholesky factor; return log det.
 
-    Four pivots are swept one after the other in their own rows, and then in all others at once,
-    so that an entry is read and written once for all four. Inverting their block would be
-    shorter, and fails where it is nearly singular.
-
-    Reference: A tutorial on the SWEEP operator (Goodnight, 1979).
+    Eight rows are finished one after the other, and then taken from all others at once, so that
+    an entry is read and written once for all eight. Columns beyond the square are solved for.
 
     Args:
-        matrix: Matrix (N, N).
-        panel: Room for the pivots' rows (4, N).
-        rows: Room for the rows at the time of each pivot (4, N).
-        scaled: Room for the same divided by the pivot (4, N).
+        matrix: Matrix and right-hand sides (N, N + K), row by row.
     """
-    count = len(matrix)
+    count, width = matrix.shape
     total = 0.0
     for first in range(0, count, PIVOTS):
-        size = min(PIVOTS, count - first)
-        for c in range(size):
-            k = first + c
-            for j in range(k + 1):
-                panel[c, j] = matrix[k, j]
-            for j in range(k + 1, count):
-                panel[c, j] = matrix[j, k]
-        total += _sweep_panel(panel, rows, scaled, first, size)
-        r0, r1, r2, r3 = rows[0], rows[1], rows[2], rows[3]
-        for i in range(count):
-            s0, s1, s2, s3 = scaled[0, i], scaled[1, i], scaled[2, i], scaled[3, i]
-            line = matrix[i]
-            for j in range(i + 1):
-                line[j] -= s0 * r0[j] + s1 * r1[j] + s2 * r2[j] + s3 * r3[j]
-        for c in range(size):
-            k = first + c
-            for j in range(k + 1):
-                matrix[k, j] = panel[c, j]
-            for i in range(k + 1, count):
-                matrix[i, k] = panel[c, i]
-    for i in range(count):
-        for j in range(i + 1):
-            matrix[i, j] = -matrix[i, j]
-            matrix[j, i] = matrix[i, j]
+        last = min(first + PIVOTS, count)
+        for k in range(first, last):
+            row = matrix[k]
+            for done in range(first, k):
+                above = matrix[done]
+                factor = above[k]
+                for j in range(k, width):
+                    row[j] -= factor * above[j]
+            pivot = max(row[k], JITTER / 10)
+            total += math.log(pivot)
+            scale = 1 / math.sqrt(pivot)
+            row[k] = pivot
+            for j in range(k, width):
+                row[j] *= scale
+        if last - first == PIVOTS:
+            _take_rows(matrix, first)
     return total
 
 
-@njit(nogil=True, fastmath=True)
-def _sweep_panel(panel: Any, rows: Any, scaled: Any, first: int, size: int) -> float:
-    """Sweep the pivots of a panel in its own rows; return the sum of the log pivots.
-
-    `rows` keeps each pivot's row as it was, and `scaled` that over the pivot, with nought in the
-    columns of the panel, and in whole rows that are not used.
-    """
-    total = 0.0
-    rows[size:] = 0.0
-    scaled[size:] = 0.0
-    for c in range(size):
-        k = first + c
-        pivot = max(panel[c, k], JITTER / 10)
-        total += math.log(pivot)
-        row, over = rows[c], scaled[c]
-        for j in range(row.size):
-            row[j] = panel[c, j]
-            over[j] = row[j] / pivot
-        for b in range(size):
-            if b != c:
-                factor = row[first + b]
-                line = panel[b]
-                for j in range(row.size):
-                    line[j] -= factor * over[j]
-                line[k] = over[first + b]
-        for j in range(row.size):
-            panel[c, j] = over[j]
-        panel[c, k] = -1 / pivot
-        row[first : first + size] = 0.0
-        over[first : first + size] = 0.0
-    return total
+@njit(inline="always")
+def _take_rows(matrix: Any, first: int) -> None:
+    """Subtract from all later rows what eight finished ones explain of them."""
+    r0, r1, r2, r3 = matrix[first], matrix[first + 1], matrix[first + 2], matrix[first + 3]
+    r4, r5, r6, r7 = matrix[first + 4], matrix[first + 5], matrix[first + 6], matrix[first + 7]
+    count, width = matrix.shape
+    for i in range(first + PIVOTS, count):
+        f0, f1, f2, f3, f4, f5, f6, f7 = r0[i], r1[i], r2[i], r3[i], r4[i], r5[i], r6[i], r7[i]
+        row = matrix[i]
+        for j in range(i, width):
+            early = f0 * r0[j] + f1 * r1[j] + f2 * r2[j] + f3 * r3[j]
+            row[j] -= early + f4 * r4[j] + f5 * r5[j] + f6 * r6[j] + f7 * r7[j]
 
 
 @partial(compiled, fastmath=True)
@@ -161,15 +145,12 @@ def cross_all(
     cross: Any,
 ) -> None:
     """Fill in covariances (E, Q, N) between queries and observations."""
-    count, axes = coords.shape
+    count = len(coords)
     distance, gram = np.empty(count), np.empty(count)
     for q in range(len(query)):
         for i in range(count):
-            total, product = 0.0, 0.0
-            for k in range(axes):
-                total += (coords[i, k] - query[q, k]) ** 2
-                product += coords[i, k] * query[q, k]
-            distance[i], gram[i] = math.sqrt(total), trend * product
+            distance[i] = _distance(coords[i], query[q])
+            gram[i] = trend * _product(coords[i], query[q])
         for e in range(rate.size):
             scale, a1, a2, rest = rate[e], linear[e], square[e], 1 - nugget[e]
             for i in range(count):
@@ -191,21 +172,22 @@ def pull_all(
     coords: Any,
     pull: Any,
 ) -> None:
-    """Add up the derivatives (N, N) of the evidence by half the squared distance of each pair."""
-    count, axes = coords.shape
-    distance = np.empty(count)
+    """Add up the derivatives (N, N) of the evidence by half the squared distance of each pair.
+
+    Points at one place have none: no metric parts them.
+    """
+    count = len(coords)
+    distance, closeness = np.empty(count), np.empty(count)
     for i in range(count):
         for j in range(count):
-            total = 0.0
-            for k in range(axes):
-                total += (coords[i, k] - coords[j, k]) ** 2
-            distance[j] = max(math.sqrt(total), 1e-9)
+            distance[j] = _distance(coords[i], coords[j])
+            closeness[j] = 1 / distance[j] if distance[j] > 1e-9 else 0.0
         for e in range(rate.size):
             factor = share[e] * rate[e] * (1 - nugget[e])
             fit, level = weights[e, i] / variance[e], ones[e, i] / ones[e].sum()
             a1, a2 = linear[e], square[e]
             for j in range(count):
                 a = rate[e] * distance[j]
-                slope = (a1 - 1 + (2 * a2 - a1) * a - a2 * a * a) * _decay(a) / distance[j]
+                slope = (a1 - 1 + (2 * a2 - a1) * a - a2 * a * a) * _decay(a) * closeness[j]
                 misfit = fit * weights[e, j] - inverse[e, i, j] + level * ones[e, j]
                 pull[i, j] += factor * misfit * slope

@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from sparsefield.nn.experts.kernels import JITTER, cross_all, invert_all, pull_all
+from sparsefield.nn.experts.kernels import JITTER, cross_all, factorise_all, pull_all
 
 CROSS_ENTRIES = 2**21  # covariances with queries in memory at a time
+FLAT = 1e-6  # slope of the evidence below which there is no direction but rounding
 
 
 class Bank(NamedTuple):
@@ -76,37 +78,75 @@ class Seen(NamedTuple):
     noise: np.ndarray
 
 
-def solve(bank: Bank, seen: Seen, trend: float = 0.0) -> Systems:
-    r"""Solve ordinary kriging for every expert, with leave-one-out forecasts and evidence.
+class Factors(NamedTuple):
+    """Cholesky factors of E experts' covariances, and how well each explains the values.
 
-    With :math:`P = C^{-1} - C^{-1} 1 1^T C^{-1} / 1^T C^{-1} 1` the residual of observation i,
-    left out, is :math:`(P y)_i / P_{ii}`, and its variance :math:`\sigma^2 / P_{ii}`.
+    Attributes:
+        factor: Upper factors (E, N, N + 2); the last columns are the lower one's inverse times
+            ones and times the values.
+        evidence: Log restricted likelihood (E,), up to a constant.
+    """
 
-    References:
-        Cross validation of kriging in a unique neighborhood (Dubrule, 1983).
-        Stein, Interpolation of Spatial Data (1999), section 6.4, for the restricted likelihood.
+    factor: np.ndarray
+    evidence: np.ndarray
+
+
+def factorise(bank: Bank, seen: Seen, trend: float = 0.0) -> Factors:
+    """Return the factors and the evidence of every expert, mean and variance profiled out.
+
+    Reference: Stein, Interpolation of Spatial Data (1999), section 6.4.
 
     Args:
         bank: Covariances.
         seen: Observations, in the metric of the experts.
         trend: Variance of a linear trend per unit of length.
     """
-    values = seen.values
-    experts, count = len(bank.rate), len(values)
-    inverse = np.empty((experts, count, count))
-    log_determinant = np.empty(experts)
+    count = len(seen.values)
+    factor = np.empty((len(bank.rate), count, count + 2))
+    factor[:, :, count], factor[:, :, count + 1] = 1, seen.values
+    log_determinant = np.empty(len(bank.rate))
     coords = np.ascontiguousarray(seen.coords)
-    invert_all(*bank, coords, seen.noise, trend, inverse, log_determinant)
+    factorise_all(*bank, coords, seen.noise, trend, factor, log_determinant)
+    ones, values = factor[:, :, count], factor[:, :, count + 1]
+    precision = (ones**2).sum(1)
+    misfit = (values**2).sum(1) - (ones * values).sum(1) ** 2 / precision
+    variance = np.maximum(misfit / (count - 1), 1e-12)
+    evidence = -((count - 1) * np.log(variance) + log_determinant + np.log(precision)) / 2
+    return Factors(factor, evidence)
+
+
+def complete(factors: Factors, values: np.ndarray, numbers: np.ndarray) -> Systems:
+    r"""Return the kriging systems of some experts, with leave-one-out forecasts.
+
+    With :math:`P = C^{-1} - C^{-1} 1 1^T C^{-1} / 1^T C^{-1} 1` the residual of observation i,
+    left out, is :math:`(P y)_i / P_{ii}`, and its variance :math:`\sigma^2 / P_{ii}`.
+
+    Reference: Cross validation of kriging in a unique neighborhood (Dubrule, 1983).
+
+    Args:
+        factors: What `factorise` returned.
+        values: Observed values (N,).
+        numbers: Experts to complete (A,).
+    """
+    count = len(values)
+    square = torch.from_numpy(factors.factor[numbers, :, :count])
+    inverse = torch.cholesky_inverse(square, upper=True).numpy()
     ones = inverse.sum(-1)
     precision = ones.sum(-1)
     level = ones @ values / precision
     weights = inverse @ values - level[:, None] * ones
     variance = np.maximum(weights @ values / (count - 1), 1e-12)
-    evidence = -((count - 1) * np.log(variance) + log_determinant + np.log(precision)) / 2
     left = np.diagonal(inverse, axis1=1, axis2=2) - ones**2 / precision[:, None]
     left = np.maximum(left, 1e-12)
     left_mean, left_var = values - weights / left, variance[:, None] / left
+    evidence = factors.evidence[numbers]
     return Systems(inverse, ones, weights, level, variance, evidence, left_mean, left_var)
+
+
+def solve(bank: Bank, seen: Seen, trend: float = 0.0) -> Systems:
+    """Solve ordinary kriging for every expert; see `factorise` and `complete`."""
+    factors = factorise(bank, seen, trend)
+    return complete(factors, seen.values, np.arange(len(bank.rate)))
 
 
 def predict(
@@ -159,7 +199,7 @@ def stretch_direction(bank: Bank, systems: Systems, coords: np.ndarray) -> np.nd
     gradient = coords.T @ (pull.sum(1)[:, None] * coords) - coords.T @ pull @ coords
     gradient -= np.trace(gradient) / len(gradient) * np.eye(len(gradient))
     values = np.linalg.eigvalsh(gradient)
-    return gradient / max(values[-1] - values[0], 1e-300)
+    return gradient / max(values[-1] - values[0], FLAT)
 
 
 def stretch(direction: np.ndarray, ratio: float) -> np.ndarray:
