@@ -43,7 +43,7 @@ def bundle(run: Path) -> None:
     target = BUNDLED / f"{NAME}.safetensors"
     save_checkpoint(target, spec, flow.backbone.state_dict(), torch.float16)
     write_sums()
-    facts = "\n".join(f"- {key}: {value}" for key, value in spec.card.items())
+    facts = "\n".join(f"- {key}: {value}" for key, value in spec.card.items() if key != "frame")
     text = (
         f"# Model card: {NAME}\n\n"
         "2 m temperature over the British Isles in March, in K, from scattered measurements: "

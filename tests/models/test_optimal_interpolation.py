@@ -187,3 +187,29 @@ def test_gaps_in_time_are_filled_by_the_mean_of_their_cell():
     assert filled[0, 0, 0] == pytest.approx(filled[1:, 0, 0].mean())
     assert np.isfinite(filled).all()
     assert (filled[:, 5, 0] == filled[:, 4, 0]).all() or (filled[:, 5] == filled[:, 2]).all()
+
+
+def test_degrees_are_those_of_the_grid_that_was_learnt(run):
+    model = load(run / "run")
+    assert (model.frame.low, model.frame.high) == ((49.5, -0.5), (55.5, 7.5))
+    lon_lat, values = np.array([[0.0, 50.0], [7.0, 52.5], [3.0, 55.0]]), [[281.0], [280], [279.5]]
+    unit = Observation([[-5 / 6, -7 / 8], [0.0, 7 / 8], [5 / 6, -1 / 8]], values)
+    obs = Observation.at(lon_lat, values, names=("lon", "lat"))
+    told, expected = (model.condition(each).mean(Grid(6, 8)) for each in (obs, unit))
+    torch.testing.assert_close(told.mean, expected.mean, atol=1e-4, rtol=0)
+    assert told.frame.names == ("lat", "lon") and told.physical[1].tolist() == [50.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("places", "names", "unit", "words"),
+    [
+        ([[50, 1], [61, 2]], ("lat", "lon"), "K", "outside the domain.* lat from 49.5 to 55.5"),
+        ([[50, 1], [51, 2]], ("lat", "lon"), "°C", "takes values in K; t2m is in °C: convert"),
+        ([[5, 1], [6, 2]], ("x", "y"), "K", "has the axes lat, lon, and the observations x, y"),
+    ],
+)
+def test_what_lies_elsewhere_or_is_in_another_unit_is_one_line(run, places, names, unit, words):
+    obs = Observation.at(places, [[280.0], [281.0]], names=names).labelled(("t2m", unit))
+    with pytest.raises(InputError, match=words) as error:
+        load(run / "run").condition(obs)
+    assert "\n" not in str(error.value) and "model '" in str(error.value)

@@ -108,7 +108,7 @@ def command(
     loaded = load(_model(model, input[0], first), choose_device(device))
     ask.check_fit(loaded)
     for path, target in zip(input, targets, strict=True):
-        obs = _fit(first if path == input[0] else read(path), loaded)
+        obs = loaded.locate(_fit(first if path == input[0] else read(path), loaded))
         obs, wanted = where.of(obs, loaded)
         cells = f"{len(wanted)} points" if wanted.shape is None else _by(wanted.shape)
         _check_memory(cells, wanted, obs.channels, samples)
@@ -325,6 +325,8 @@ class _Where(NamedTuple):
                     f"{self.like}: observations in [-1, 1] lie on no grid of the world"
                 )
             grid = read_grid(self.like, obs.frame)
+            if model.frame is not None:
+                return obs, check_query(grid, obs.frame)
             obs = obs.within(obs.frame.covering(grid.corners))
             return obs, check_query(grid, obs.frame)
         if self.at is not None:

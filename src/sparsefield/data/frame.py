@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ TIMES = ("time", "date", "datetime", "timestamp", "valid_time")
 _EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese")
 _NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
 _DEGREES = ("", "degree", "degrees", "deg", "°")
+
+_STORED = ("names", "low", "high", "units")
 
 # Farthest from the middle of a domain at which a local projection stands for the sphere.
 _LOCAL_DEGREES = 30.0
@@ -125,6 +128,24 @@ class Frame:
         starts, ends = zip(*sides, strict=True)
         return cls(tuple(names), starts, ends, units=plain, geometry=geometry)
 
+    def to_dict(self) -> dict[str, list[str] | list[float]]:
+        """Return names, bounds and units in a form that JSON keeps; see `from_dict`."""
+        low, high = list(self.low), list(self.high)
+        return {"names": list(self.names), "low": low, "high": high, "units": list(self.units)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> "Frame":
+        """Return the frame of what `to_dict` returned.
+
+        Raises:
+            InputError: It is something else.
+        """
+        try:
+            names, low, high, units = (tuple(data[key]) for key in _STORED)
+        except (TypeError, KeyError) as error:
+            raise InputError(f"a frame has {', '.join(_STORED)}, not {data!r:.80}") from error
+        return cls(names, low, high, units=units)
+
     @property
     def dims(self) -> int:
         """Number of axes P."""
@@ -211,6 +232,25 @@ class Frame:
         sides = [_with_room(*side, 0, kind) for side, kind in zip(bounds, self.kinds, strict=True)]
         starts, ends = zip(*sides, strict=True)
         return replace(self, low=starts, high=ends)
+
+    def order_of(self, other: "Frame") -> list[int]:
+        """Return for each axis which one of another frame it is: by its name, or by its kind.
+
+        Raises:
+            InputError: The other frame has more axes, or lacks one.
+        """
+        found = []
+        for name, kind in zip(self.names, self.kinds, strict=True):
+            same = [axis for axis, own in enumerate(other.names) if own.lower() == name.lower()]
+            if not same and kind != "other":
+                same = [axis for axis, own in enumerate(other.kinds) if own == kind]
+            found += same[:1]
+        if len(set(found)) != self.dims or other.dims != self.dims:
+            raise InputError(
+                f"the domain has the axes {', '.join(self.names)}, and the observations "
+                f"{', '.join(other.names)}; name the coordinates that are meant"
+            )
+        return found
 
     def describe(self) -> str:
         """Return the domain in words: the range of each axis with its unit."""

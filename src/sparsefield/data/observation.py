@@ -160,16 +160,20 @@ class Observation:
         return self._checked(*self._tensors, self.grid, self.frame, found)
 
     def within(self, frame: Frame) -> "Observation":
-        """Return the same measurements in another frame; cells become points.
+        """Return the same measurements in another frame, in its order of the axes.
+
+        Cells become points.
 
         Raises:
-            InputError: There is no frame to come from, or a place lies outside of the new one.
+            InputError: There is no frame to come from, the new one has other axes, or a place
+                lies outside of it.
         """
         if self.frame is None:
             raise InputError("observations without a frame have no place in another one")
         if frame == self.frame:
             return self
-        coords = torch.from_numpy(frame.to_unit(self.physical())).to(self.coords.device)
+        places = self.physical()[..., frame.order_of(self.frame)]
+        coords = torch.from_numpy(frame.to_unit(places)).to(self.coords.device)
         return self._checked(coords, *self._tensors[1:], None, frame, self.quantities)
 
     def positions(self) -> Tensor:

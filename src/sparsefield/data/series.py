@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-EARTH_KM = 6371.0
+from sparsefield.core.errors import InputError
+from sparsefield.data.frame import EARTH_KM, Frame
+
 HOURS = 24
 
 
@@ -75,6 +78,21 @@ class Series:
             room = _extent(axis) / len(axis) / 2
             found.append((float(axis[0] - room), float(axis[-1] + room)))
         return found
+
+    @property
+    def frame(self) -> Frame | None:
+        """The frame of the grid; None of cells that reach beyond a pole or round the world."""
+        low, high = zip(*self.bounds, strict=True)
+        try:
+            return Frame(self.names, low, high, units=self.units)
+        except InputError:
+            return None
+
+    def card(self) -> dict[str, Any]:
+        """Return the frame and the unit of the values in a form that JSON keeps."""
+        frame = self.frame
+        found = {} if frame is None else {"frame": frame.to_dict()}
+        return found | {"unit": self.unit}
 
     def describe(self) -> str:
         """Return the axes and the time span in words."""

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from sparsefield.core.checks import check_finite
 from sparsefield.core.errors import InputError
 from sparsefield.core.files import dump_json, parse_json, write_tensors, write_text
+from sparsefield.data.frame import Frame
 from sparsefield.data.grids import finer_shape
 from sparsefield.data.normalize import Normalizer
 from sparsefield.flow.flow import Flow
@@ -66,6 +67,12 @@ class ModelSpec:
         noise = build_noise(self.noise, self.noise_length)
         return Flow(backbone, self.prediction, build_path(self.path), self.time_shift, noise)
 
+    @property
+    def frame(self) -> Frame | None:
+        """Domain in its own units, if the model knows one region alone."""
+        stored = self.card.get("frame")
+        return None if stored is None else Frame.from_dict(stored)
+
     def observed_grid(self, count: int) -> tuple[int, ...]:
         """Return the grid whose cells so many observations are taken for, if nobody says.
 
@@ -115,6 +122,8 @@ def _spec_from_dict(data: dict[str, Any]) -> ModelSpec:
         _check_kind(name, getattr(spec, name), kind)
     for size in shape:
         _check_kind("shape", size, int)
+    if spec.frame is not None and spec.frame.dims != len(shape):
+        raise InputError("the frame has other axes than the grid")
     if not shape:
         raise InputError("shape has no axis")
     _check_settings(spec.settings)

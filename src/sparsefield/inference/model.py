@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sparsefield.core.errors import InputError
 from sparsefield.data.cells import CellGrids
+from sparsefield.data.frame import Frame
 from sparsefield.data.observation import Observation
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, resolve
@@ -68,6 +70,31 @@ class Model:
         return obs.grid or self.spec.shape
 
     @property
+    def frame(self) -> Frame | None:
+        """Domain of a model that knows one region alone; None of all others."""
+        return self.spec.frame
+
+    def locate(self, obs: Observation) -> Observation:
+        """Return observations with a frame in that of the model, if it has one.
+
+        Raises:
+            InputError: They have other axes, lie outside of it, or state another unit.
+        """
+        if self.frame is None or obs.frame is None:
+            return obs
+        unit = str(self.spec.card.get("unit", ""))
+        for quantity in obs.quantities:
+            if unit and quantity.unit and quantity.unit.casefold() != unit.casefold():
+                raise InputError(
+                    f"model '{self.name}' takes values in {unit}; {quantity.name} is in "
+                    f"{quantity.unit}: convert it"
+                )
+        try:
+            return obs.within(self.frame)
+        except InputError as error:
+            raise InputError(f"model '{self.name}': {error}") from error
+
+    @property
     def resolution_aware(self) -> bool:
         """Whether it tells means over finer or coarser cells from those over observed ones."""
         return self.flow.backbone.claims.resolution_aware
@@ -88,6 +115,7 @@ class Model:
         Raises:
             InputError: The observations or the chunk do not fit the model.
         """
+        obs = self.locate(obs)
         return Posterior(self.flow, self.spec, obs, name=self.name, chunk=chunk, progress=progress)
 
 

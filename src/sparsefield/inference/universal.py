@@ -63,6 +63,15 @@ class Interpolator:
         """Channels that it takes; None for any number, one by one."""
         return None
 
+    @property
+    def frame(self) -> None:
+        """None: it knows no region of its own."""
+        return None
+
+    def locate(self, obs: Observation) -> Observation:
+        """Return the observations; they may lie anywhere."""
+        return obs
+
     def grid_for(self, obs: Observation) -> tuple[int, ...]:
         """Return the grid on which a field is wanted unless told otherwise."""
         return obs.grid or (CELLS.get(obs.dims, 8),) * obs.dims

@@ -277,5 +277,5 @@ def _card(fields: FieldDataset, how: Covariance, config: TrainConfig) -> dict[st
     card: dict[str, object] = {"data": fields.name, "fields": len(fields), "seed": config.seed}
     card |= how._asdict()
     if fields.series is not None:
-        card |= {"domain": fields.series.describe(), "unit": fields.series.unit}
+        card |= {"domain": fields.series.describe(), **fields.series.card()}
     return card

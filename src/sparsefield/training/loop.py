@@ -330,6 +330,8 @@ class Trainer:
             "batch_size": self.config.batch_size,
             "seed": self.config.seed,
         }
+        series = getattr(self.validation, "series", None)
+        card |= {} if series is None else series.card()
         spec = ModelSpec(**{**vars(self.spec), "card": card})
         return Model(self.run.name, self.state.average, spec)
 
