@@ -75,7 +75,7 @@ def test_overrides_reach_every_section_and_keep_their_type():
         ("epochs=0", "epochs must be at least 1"),
         ("batch_size=0", "batch_size must be at least 1"),
         ("eval_every=0", "eval_every must be at least 1"),
-        ("data.flip=1", "unknown value of data.flip '1'; choose one of: auto, false, true"),
+        ("data.flip=1", "unknown value of data.flip '1'; choose one of: all, auto, false, true"),
         ("data.masks=loose", "unknown value of data.masks 'loose'.*fixed, fresh"),
         ("data.density=[0.1, 0.2, 0.3]", "data.density takes 2 values, not 3"),
         ("data.density=1.5", r"data.density must be a range within \(0, 1\]"),

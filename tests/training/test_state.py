@@ -48,7 +48,7 @@ def test_average_follows_its_closed_form():
 def test_gradients_are_clipped_to_the_norm_and_reported_unclipped():
     state = make_state(clip=1e-3)
     applied = {}
-    state.optimizer.register_step_pre_hook(
+    state.optimizers[0].register_step_pre_hook(
         lambda *args: applied.update(
             {n: w.grad.clone() for n, w in state.trained.items() if w.grad is not None}
         )

@@ -79,6 +79,12 @@ class Backbone(nn.Module, ABC):
         """
         return self.encode(query.obs) if encoded is None else encoded
 
+    def silence(self) -> None:
+        """Make fresh weights predict 0, as a flow of residuals wants to start; here nothing.
+
+        A backbone does so by setting its last linear map to 0.
+        """
+
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, query: Query, prepared: Any = None) -> Tensor:
         """Predict at the queries.

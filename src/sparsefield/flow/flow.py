@@ -1,7 +1,7 @@
 """A backbone, a path and a prediction type: everything a sampler needs to know."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,13 @@ from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Backbone, Query
 from sparsefield.flow.noise import LatticeNoise, Noise
 from sparsefield.flow.path import Coefficients, LinearPath, Path
+from sparsefield.flow.residual import (
+    RESIDUALS,
+    Interpolated,
+    Standard,
+    interpolate,
+    standardise,
+)
 
 # Smallest divisor: at the ends of the path a quantity that the prediction does not determine
 # is finite instead of infinite. Samplers do not evaluate there.
@@ -41,6 +48,32 @@ PREDICTIONS: dict[str, Callable[[Tensor, Tensor, Coefficients, float], Tensor]] 
 }
 
 
+class Encoded(NamedTuple):
+    """What a flow of residuals computes from the observations alone.
+
+    Attributes:
+        standard: Observations in standard units, which the backbone sees.
+        backbone: What its `encode` returned for them.
+    """
+
+    standard: Standard
+    backbone: Any
+
+
+class Prepared(NamedTuple):
+    """What a flow of residuals computes at a query.
+
+    Attributes:
+        standard: Observations in standard units, which the backbone sees.
+        around: The interpolation whose residual is transported.
+        backbone: What its `prepare` returned.
+    """
+
+    standard: Standard
+    around: Interpolated
+    backbone: Any
+
+
 class Flow(nn.Module):
     r"""A backbone whose prediction is read as velocity, data, noise, score or correction.
 
@@ -62,6 +95,16 @@ class Flow(nn.Module):
     which asks the backbone for something of unit size at every time and lets the state through
     where it is better than anything a network could add.
 
+    With `residual`, the backbone works on the residual r around an interpolation m of the
+    observations, in units of its size s, which follows from the observations as well:
+
+    .. math:: x_1 = m + s r, \qquad x_t - \alpha m = \alpha s\, r + \sigma x_0.
+
+    It reads observations in standard units, and its prediction is one of r on the path
+    :math:`(\alpha s, \sigma)`. Data or a correction of 0 is then the interpolation, and an affine
+    change of all values changes the result in the same way. Samplers and objectives see none of
+    it.
+
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
         Eq. 7 and Table 1, for the correction.
@@ -75,9 +118,10 @@ class Flow(nn.Module):
             [0, 1], in training and in the sampler's grid. About 1 / (size of what is unknown):
             for k = 1 times are uniform.
         noise: Source noise; a function of coordinates, `LatticeNoise`, by default.
+        residual: Interpolation whose residual the backbone predicts, a name in RESIDUALS.
 
     Raises:
-        InputError: The prediction is not in PREDICTIONS.
+        InputError: The prediction is not in PREDICTIONS, or the residual not in RESIDUALS.
     """
 
     backbone: Backbone
@@ -89,8 +133,11 @@ class Flow(nn.Module):
         path: Path | None = None,
         time_shift: float = 1.0,
         noise: Noise | None = None,
+        residual: str = "none",
     ) -> None:
         super().__init__()
+        if residual not in RESIDUALS:
+            raise unknown_name("residual", residual, list(RESIDUALS))
         if prediction not in PREDICTIONS:
             raise unknown_name("prediction", prediction, list(PREDICTIONS))
         self.backbone = backbone
@@ -98,6 +145,7 @@ class Flow(nn.Module):
         self.path = path or LinearPath()
         self.time_shift = time_shift
         self.noise = noise or LatticeNoise()
+        self.residual = residual
 
     def shift(self, u: Tensor) -> Tensor:
         """Move uniform times u in [0, 1] towards the data by `time_shift`."""
@@ -105,11 +153,19 @@ class Flow(nn.Module):
 
     def encode(self, obs: Observation) -> Any:
         """Compute what all queries of these batched observations share."""
-        return self.backbone.encode(obs)
+        if self.residual == "none":
+            return self.backbone.encode(obs)
+        standard = standardise(self.residual, obs)
+        return Encoded(standard, self.backbone.encode(standard.obs))
 
     def prepare(self, query: Query, encoded: Any = None) -> Any:
         """Compute what all evaluations at a query share, from what `encode` returned if given."""
-        return self.backbone.prepare(query, encoded)
+        if self.residual == "none":
+            return self.backbone.prepare(query, encoded)
+        standard, seen = self.encode(query.obs) if encoded is None else encoded
+        around = interpolate(self.residual, standard, query.coords)
+        prepared = self.backbone.prepare(query._replace(obs=standard.obs), seen)
+        return Prepared(standard, around, prepared)
 
     def denoise(self, x_t: Tensor, t: Tensor, query: Query, prepared: Any = None) -> Tensor:
         """Estimate the data x_1 (B, L, C) from x_t (B, L, C) at times t (B,).
@@ -118,10 +174,26 @@ class Flow(nn.Module):
         is the linear one's at time alpha / (alpha + sigma).
         """
         c = self._coefficients(x_t, t)
+        if self.residual != "none":
+            return self._denoise_residual(x_t, c, query, prepared)
         total = c.alpha + c.sigma
         time = (c.alpha / total)[:, 0, 0]
         prediction = self.backbone(x_t / total, time, query, prepared)
         return PREDICTIONS[self.prediction](prediction.to(x_t.dtype), x_t, c, self.time_shift)
+
+    def _denoise_residual(
+        self, x_t: Tensor, c: Coefficients, query: Query, prepared: Prepared | None
+    ) -> Tensor:
+        """Estimate the data from the prediction of a residual of unit size."""
+        standard, (mean, size), inner = self.prepare(query) if prepared is None else prepared
+        unit = Coefficients(size * c.alpha, c.sigma, size * c.d_alpha, c.d_sigma)
+        level = standard.std * standard.level * c.alpha
+        time = (level / (level + c.sigma))[:, 0, 0]
+        state = x_t - c.alpha * mean
+        seen = query._replace(obs=standard.obs)
+        prediction = self.backbone(state / (unit.alpha + unit.sigma), time, seen, inner)
+        read = PREDICTIONS[self.prediction]
+        return mean + size * read(prediction.to(x_t.dtype), state, unit, 1.0)
 
     def velocity(self, x_t: Tensor, t: Tensor, query: Query, prepared: Any = None) -> Tensor:
         """Estimate the velocity dx/dt (B, L, C) of the flow at times t (B,) below 1."""

@@ -48,6 +48,7 @@ class ModelSpec:
         path: Key of PATHS.
         noise: Name in NOISES.
         noise_length: Correlation length of lattice noise, in cells of the observed grid.
+        residual: Interpolation whose residual the backbone predicts, a name in RESIDUALS.
     """
 
     model: str
@@ -60,12 +61,16 @@ class ModelSpec:
     path: str = "linear"
     noise: str = "lattice"
     noise_length: float = 1.0
+    residual: str = "none"
 
     def build(self) -> Flow:
-        """Build the flow with fresh weights."""
+        """Build the flow with fresh weights; one of residuals starts as the interpolation."""
         backbone = build_model(self.model, **self.settings)
+        if self.residual != "none":
+            backbone.silence()
         noise = build_noise(self.noise, self.noise_length)
-        return Flow(backbone, self.prediction, build_path(self.path), self.time_shift, noise)
+        path = build_path(self.path)
+        return Flow(backbone, self.prediction, path, self.time_shift, noise, self.residual)
 
     @property
     def frame(self) -> Frame | None:
@@ -118,6 +123,7 @@ def _spec_from_dict(data: dict[str, Any]) -> ModelSpec:
         ("path", str),
         ("noise", str),
         ("noise_length", float),
+        ("residual", str),
     ):
         _check_kind(name, getattr(spec, name), kind)
     for size in shape:

@@ -23,8 +23,20 @@ class PointDecoder(nn.Sequential):
             nn.Linear(width, channels),
         )
 
+    def silence(self) -> None:
+        """Make all values 0 until training moves them."""
+        last = self[-1]
+        for weight in last.parameters():
+            nn.init.zeros_(weight)
 
-class CrossReadout(nn.Module):
+
+class Readout(nn.Module):
+    """Maps queries (B, L, D) and a context (B, M, D), valid (B, M), to values (B, L, C)."""
+
+    decoder: PointDecoder
+
+
+class CrossReadout(Readout):
     """One cross-attention from queries to a context, then the decoder.
 
     The cross-attention is residual: without that, the noise in `x_t` could not reach the
@@ -48,7 +60,7 @@ class CrossReadout(nn.Module):
         return self.decoder(queries + self.cross(self.query_norm(queries), context, valid))
 
 
-class PerceiverReadout(nn.Module):
+class PerceiverReadout(Readout):
     """Iterations of a light Perceiver, then the decoder.
 
     Args:

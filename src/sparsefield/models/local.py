@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Backbone, Claims, Query
 from sparsefield.models.decoder import PointDecoder
+from sparsefield.models.nearby import NearbyTokens
 from sparsefield.nn.feedforward import FeedForward
 from sparsefield.nn.film import AdaptiveNorm
 from sparsefield.nn.fourier import TimeEmbedding
@@ -22,11 +23,13 @@ class Surroundings(NamedTuple):
         context: Tokens of the observations (B, M, D).
         observations: The nearest observations of every query.
         queries: The nearest other queries of every query.
+        known: What is near the queries (B, L, D), or None if their tokens do not say it.
     """
 
     context: Tensor
     observations: Neighbourhood
     queries: Neighbourhood
+    known: Tensor | None
 
 
 class LocalDiffusion(Backbone):
@@ -44,6 +47,7 @@ class LocalDiffusion(Backbone):
         neighbours: Points of each kind that a point attends to, at most.
         radius: How far a point sees, in coordinate units.
         features: Fourier frequencies.
+        near: Nearest observations that every token knows from the start, see `NearbyTokens`.
     """
 
     claims = Claims(query_invariant=False, order_invariant=True, linear_cost=True)
@@ -58,29 +62,40 @@ class LocalDiffusion(Backbone):
         neighbours: int = 32,
         radius: float = 0.6,
         features: int = 256,
+        near: int = 0,
     ) -> None:
         super().__init__()
         self.neighbours, self.radius = neighbours, radius
         self.observation_tokens = PointTokens(dims, channels, width, features)
         self.query_tokens = PointTokens(dims, channels, width, features)
+        self.near = NearbyTokens(dims, channels, width, near) if near else None
         self.time = TimeEmbedding(width)
         self.context_norm = nn.LayerNorm(width)
         self.layers = nn.ModuleList(LocalLayer(width, heads, dims) for _ in range(layers))
         self.decoder = PointDecoder(width, channels)
 
+    def silence(self) -> None:
+        """See `Backbone.silence`."""
+        self.decoder.silence()
+
     def encode(self, obs: Observation) -> Tensor:
         """Embed the observations."""
-        return self.context_norm(self.observation_tokens(obs.coords, obs.values))
+        tokens = self.observation_tokens(obs.coords, obs.values)
+        if self.near is not None:
+            tokens = tokens + self.near.at_observations(obs)
+        return self.context_norm(tokens)
 
     def prepare(self, query: Query, encoded: Tensor | None = None) -> Surroundings:
         """Find the neighbours of the queries among observations and among themselves."""
         coords, obs = query.coords, query.obs
         every = torch.ones_like(coords[..., 0], dtype=torch.bool)
-        near = (
+        near, beside = (
             find_neighbourhood(coords, context, valid, self.neighbours, self.radius)
             for context, valid in ((obs.coords, obs.valid), (coords, every))
         )
-        return Surroundings(self.encode(obs) if encoded is None else encoded, *near)
+        context = self.encode(obs) if encoded is None else encoded
+        known = None if self.near is None else self.near.at_queries(coords, obs)
+        return Surroundings(context, near, beside, known)
 
     def forward(
         self, x_t: Tensor, t: Tensor, query: Query, prepared: Surroundings | None = None
@@ -89,6 +104,8 @@ class LocalDiffusion(Backbone):
         near = self.prepare(query) if prepared is None else prepared
         time = self.time(t)
         x = self.query_tokens(query.coords, x_t)
+        if near.known is not None:
+            x = x + near.known
         for layer in self.layers:
             x = layer(x, time, near)
         return self.decoder(x)

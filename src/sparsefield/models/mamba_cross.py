@@ -20,6 +20,7 @@ class MambaCrossAttention(SequenceBackbone):
         order: Point order that the Mamba layers read.
         layout: See `SequenceMixer`.
         step: See `SequenceMixer`.
+        near: See `SequenceMixer`.
     """
 
     claims = Claims(query_invariant=False, order_invariant=True, linear_cost=True)
@@ -36,7 +37,8 @@ class MambaCrossAttention(SequenceBackbone):
         order: str = "hilbert",
         layout: str = "grouped",
         step: str = "learned",
+        near: int = 0,
     ) -> None:
         mamba = MambaStack(width, layers, state, hidden=4 * width)
-        sequence = SequenceMixer(mamba, channels, dims, width, features, order, layout, step)
+        sequence = SequenceMixer(mamba, channels, dims, width, features, order, layout, step, near)
         super().__init__(sequence, CrossReadout(width, heads, channels))

@@ -21,6 +21,7 @@ class BidirectionalMambaPerceiver(SequenceBackbone):
         order: Point order that the Mamba layers read.
         layout: See `SequenceMixer`.
         step: See `SequenceMixer`.
+        near: See `SequenceMixer`.
 
     Raises:
         ValueError: `layers` is odd.
@@ -41,9 +42,10 @@ class BidirectionalMambaPerceiver(SequenceBackbone):
         order: str = "hilbert",
         layout: str = "grouped",
         step: str = "learned",
+        near: int = 0,
     ) -> None:
         if layers % 2:
             raise ValueError(f"layers={layers} cannot be split over two directions; make it even")
         mamba = BidirectionalMamba(width, layers // 2, state, hidden=4 * width)
-        sequence = SequenceMixer(mamba, channels, dims, width, features, order, layout, step)
+        sequence = SequenceMixer(mamba, channels, dims, width, features, order, layout, step, near)
         super().__init__(sequence, PerceiverReadout(width, heads, iterations, channels))

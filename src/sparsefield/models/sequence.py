@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from sparsefield.core.errors import unknown_name
 from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Backbone, Query
+from sparsefield.models.decoder import Readout
+from sparsefield.models.nearby import NearbyTokens
 from sparsefield.nn.fourier import TimeEmbedding
 from sparsefield.nn.ordering import grouped_order, inverse_order, reorder, traversals
 from sparsefield.nn.tokens import PointTokens
@@ -42,10 +44,12 @@ class Arrangement(NamedTuple):
     Attributes:
         observed: Tokens of the observations (B, M, D), before the time is added.
         traversals: Each traversal of the points.
+        near: What is near the queries (B, L, D), or None if they do not look.
     """
 
     observed: Tensor
     traversals: list[Traversal]
+    near: Tensor | None
 
 
 class SequenceMixer(nn.Module):
@@ -66,6 +70,7 @@ class SequenceMixer(nn.Module):
             points along it, so that neighbours in space meet.
         step: "learned" from the token alone, or also proportional to the "distance" from the
             token before, so that the density of points does not change the dynamics.
+        near: Nearest observations that every token knows from the start, see `NearbyTokens`.
 
     Raises:
         InputError: The order, layout or step is unknown.
@@ -81,6 +86,7 @@ class SequenceMixer(nn.Module):
         order: str = "given",
         layout: str = "grouped",
         step: str = "learned",
+        near: int = 0,
     ) -> None:
         super().__init__()
         for kind, name, known in (("layout", layout, LAYOUTS), ("step", step, STEPS)):
@@ -90,25 +96,32 @@ class SequenceMixer(nn.Module):
         self.layout, self.step = layout, step
         self.observation_tokens = PointTokens(dims, channels, width, features)
         self.query_tokens = PointTokens(dims, channels, width, features)
+        self.near = NearbyTokens(dims, channels, width, near) if near else None
         self.time = TimeEmbedding(width)
         self.mixer = mixer
 
     def encode(self, obs: Observation) -> Tensor:
         """Embed the observations as tokens (B, M, D)."""
-        return self.observation_tokens(obs.coords, obs.values)
+        tokens = self.observation_tokens(obs.coords, obs.values)
+        return tokens if self.near is None else tokens + self.near.at_observations(obs)
 
     def prepare(self, query: Query, observed: Tensor) -> Arrangement:
         """Arrange embedded observations (B, M, D) and the queries along the point orders."""
         points = torch.cat([query.obs.coords, query.coords], dim=1)
         group = self._group(query)
-        return Arrangement(observed, [self._traverse(name, points, group) for name in self.orders])
+        along = [self._traverse(name, points, group) for name in self.orders]
+        near = None if self.near is None else self.near.at_queries(query.coords, query.obs)
+        return Arrangement(observed, along, near)
 
     def forward(
         self, x_t: Tensor, t: Tensor, query: Query, arranged: Arrangement
     ) -> tuple[Tensor, Tensor]:
         """Return the mixed tokens of observations (B, M, D) and of queries (B, L, D)."""
         count = arranged.observed.shape[1]
-        tokens = torch.cat([arranged.observed, self.query_tokens(query.coords, x_t)], dim=1)
+        queries = self.query_tokens(query.coords, x_t)
+        if arranged.near is not None:
+            queries = queries + arranged.near
+        tokens = torch.cat([arranged.observed, queries], dim=1)
         tokens = tokens + self.time(t)[:, None]
         mixed = [self._mix(tokens, along) for along in arranged.traversals]
         tokens = mixed[0] if len(mixed) == 1 else torch.stack(mixed).mean(0)
@@ -152,11 +165,15 @@ class SequenceBackbone(Backbone):
             the prediction (B, L, C).
     """
 
-    def __init__(self, sequence: SequenceMixer, readout: nn.Module) -> None:
+    def __init__(self, sequence: SequenceMixer, readout: Readout) -> None:
         super().__init__()
         self.sequence, self.readout = sequence, readout
         if "given" in sequence.orders:
             self.claims = replace(self.claims, order_invariant=False)
+
+    def silence(self) -> None:
+        """See `Backbone.silence`."""
+        self.readout.decoder.silence()
 
     def encode(self, obs: Observation) -> Tensor:
         """Embed the observations."""

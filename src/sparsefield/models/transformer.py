@@ -16,6 +16,7 @@ class TransformerCrossAttention(SequenceBackbone):
         layers: Transformer layers.
         heads: Attention heads.
         features: Fourier frequencies.
+        near: See `SequenceMixer`.
     """
 
     claims = Claims(query_invariant=False, order_invariant=True, linear_cost=False)
@@ -28,8 +29,9 @@ class TransformerCrossAttention(SequenceBackbone):
         layers: int = 6,
         heads: int = 8,
         features: int = 256,
+        near: int = 0,
     ) -> None:
         attention = TransformerStack(width, layers, heads, hidden=4 * width)
         # attention sees sets: any order will do, and one that sorts keeps the claim to the bit
-        sequence = SequenceMixer(attention, channels, dims, width, features, order="raster")
+        sequence = SequenceMixer(attention, channels, dims, width, features, "raster", near=near)
         super().__init__(sequence, CrossReadout(width, heads, channels))

@@ -45,6 +45,11 @@ class Neighbourhood:
         hidden = None if self.hidden is None else self.hidden[:, :, :count]
         return Neighbourhood(self.index[:, :, :count], hidden, self.geometry[:, :, :count])
 
+    def without_first(self) -> "Neighbourhood":
+        """Return the neighbourhood without the nearest neighbour, which may be a point itself."""
+        hidden = None if self.hidden is None else self.hidden[:, :, 1:]
+        return Neighbourhood(self.index[:, :, 1:], hidden, self.geometry[:, :, 1:])
+
     def weights(self, power: float) -> Tensor:
         """Return weights (B, L, K) that fall with a power of the distance and sum to 1."""
         return self.hide(-power * self.geometry[..., -1]).softmax(dim=-1)

@@ -57,6 +57,28 @@ class GridPoints(NamedTuple):
     known: Tensor | None = None
 
 
+class Symmetry(NamedTuple):
+    """A symmetry of the cube for each item: axes are swapped, then mirrored.
+
+    Attributes:
+        mirrored: Which axes are turned round (B, P).
+        priority: Numbers (B, P) by whose order axes with as many cells are swapped; None swaps
+            none.
+    """
+
+    mirrored: Tensor
+    priority: Tensor | None
+
+    def __call__(self, coords: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Move points (B, L, P) of a grid of this shape."""
+        if self.priority is not None and len(shape) == coords.shape[-1]:
+            sizes = torch.tensor(shape, dtype=torch.float32)
+            source = (2 * sizes + self.priority).argsort(dim=1)
+            axes = source.gather(1, sizes.argsort(stable=True).argsort().expand_as(source))
+            coords = coords.gather(2, axes[:, None].expand_as(coords))
+        return torch.where(self.mirrored[:, None], -coords, coords)
+
+
 class TrainingBatches:
     """Draw batches of fields, masks, times and noise; the same for a step however it is reached.
 
@@ -94,7 +116,8 @@ class TrainingBatches:
                     f"set data.window={min(shape)}, or 0 for all points"
                 )
         self.fields, self.finer = fields, finer
-        self.flip = fields.is_images if config.data.flip == "auto" else config.data.flip
+        flip = config.data.flip
+        self.flip = fields.is_images if flip == "auto" else flip
         self.config = config
         self.noise = build_noise(config.flow.noise, config.flow.noise_length)
         self.steps_per_epoch = len(fields) // config.batch_size
@@ -105,11 +128,11 @@ class TrainingBatches:
         data, flow = self.config.data, self.config.flow
         scale = _draw_scale(data, generator)
         items, seen, asked = self._draw_fields(step, scale, generator)
-        mirrored = self.flip & (torch.rand(len(items), 1, generator=generator) < 0.5)
-        known = self._points(seen, mirrored)
+        turn = _draw_symmetry(self.flip, len(items), seen.places([0]).shape[-1], generator)
+        known = self._points(seen, turn)
         sought, cell = known, 1.0
         if asked is not seen:
-            sought, cell = self._points(asked, mirrored), 1 / scale
+            sought, cell = self._points(asked, turn), 1 / scale
             if not _draw_own_cells(data, generator):
                 sought, cell = _moving_average(sought, scale), 1.0
         at_mean, u = _draw_times(flow, len(items), generator)
@@ -151,16 +174,13 @@ class TrainingBatches:
         asked = self.finer.subset(items)
         return items, asked.resized([n // scale for n in asked.shape]), asked
 
-    def _points(self, fields: FieldDataset | ScatteredDataset, mirrored: Tensor) -> GridPoints:
-        """Return the points of some fields, with normalised values.
+    def _points(self, fields: FieldDataset | ScatteredDataset, turn: Symmetry) -> GridPoints:
+        """Return the points of some fields, moved by a symmetry each, with normalised values.
 
-        Mirrored ones (B, 1) have their last axis turned round; values stay with their points, so
-        that a field's fixed mask still hides the same ones.
+        Values stay with their points, so that a field's fixed mask still hides the same ones.
         """
-        grid = fields.places(range(len(fields)))
-        last = torch.where(mirrored, -grid[..., -1], grid[..., -1])
+        coords = turn(fields.places(range(len(fields))), fields.shape)
         values = self.fields.normalizer.apply(fields.batch(range(len(fields))))
-        coords = torch.cat([grid[..., :-1], last[..., None]], dim=-1)
         if fields.known is not None:
             values = torch.where(fields.known[..., None], values, 0.0)
         return GridPoints(coords, values, fields.shape, fields.known)
@@ -212,6 +232,17 @@ def _asked_shapes(
         if finer is not None and scale > 1:
             lost = 0 if data.own_cells == 1 else scale - 1
             yield tuple(n - lost for n in finer.shape)
+
+
+def _draw_symmetry(
+    flip: bool | str, count: int, dims: int, generator: torch.Generator
+) -> Symmetry:
+    """Return what moves each of `count` items, see `DataConfig.flip`."""
+    if flip == "all":
+        mirrored = torch.rand(count, dims, generator=generator) < 0.5
+        return Symmetry(mirrored, torch.rand(count, dims, generator=generator))
+    last = bool(flip) & (torch.rand(count, 1, generator=generator) < 0.5)
+    return Symmetry(torch.nn.functional.pad(last, (dims - 1, 0)), None)
 
 
 def _draw_scale(data: DataConfig, generator: torch.Generator) -> int:

@@ -15,6 +15,7 @@ from sparsefield.data.normalize import Normalizer
 from sparsefield.flow.flow import PREDICTIONS
 from sparsefield.flow.noise import NOISES
 from sparsefield.flow.path import PATHS
+from sparsefield.flow.residual import RESIDUALS
 from sparsefield.inference.checkpoint import ModelSpec
 from sparsefield.models import is_known, model_defaults, trust
 
@@ -22,6 +23,7 @@ PRESETS = Path(__file__).parent.parent / "presets"
 PRESET_BYTES = 2**20
 # No setting of a backbone is as large, and no other whole number.
 LARGEST, LARGEST_INTEGER = 2**20, 2**63
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class FlowConfig:
     """Source noise: a function of coordinates, or numbers independent from point to point."""
     noise_length: float = 1.0
     """Correlation length of lattice noise in observed cells; at 1 it is white on the cells."""
+    residual: Annotated[str, RESIDUALS] = "none"
+    """Interpolation of the observations whose residual is transported, see `Flow`."""
     contrast_weight: float = 0.0
     """Exponent p of the weight std^-p of a field, see `contrast_weights`; 0 weighs all equally."""
 
@@ -93,14 +97,18 @@ class DataConfig:
     window: int = 0
     """Cells per axis of the block of points that other steps ask for; all targets if 0. Cheaper,
     for a model that decides locally."""
-    flip: Literal["auto", True, False] = "auto"
-    """Mirror half of the fields along the last axis; auto mirrors images and nothing else."""
+    flip: Literal["auto", True, False, "all"] = "auto"
+    """Mirror half of the fields along the last axis; auto mirrors images and nothing else. All
+    mirrors along every axis and swaps axes that have as many cells: of a square grid, all eight
+    symmetries are as likely."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with warm-up and cosine decay."""
+    """AdamW, or Muon with AdamW for what is no matrix, with warm-up and cosine decay."""
 
+    name: Annotated[str, OPTIMIZERS] = "adamw"
+    """adamw, or muon for the matrices between hidden layers, which multiplies in bfloat16."""
     lr: float = 1e-3
     """Peak learning rate."""
     weight_decay: float = 0.01
@@ -172,6 +180,7 @@ class TrainConfig:
             path=self.flow.path,
             noise=self.flow.noise,
             noise_length=self.flow.noise_length,
+            residual=self.flow.residual,
         )
 
 
@@ -227,7 +236,8 @@ def _check_model(model: dict[str, Any]) -> None:
             raise unknown_name("key", f"model.{key}", [f"model.{name}" for name in defaults])
         if isinstance(defaults[key], bool | int | float | str):
             _convert(type(defaults[key]), value, f"model.{key}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and (value or defaults[key] != 0):  # what is 0 by default may be 0
             _check_positive(f"model.{key}", value)
 
 

@@ -69,13 +69,7 @@ class TrainState:
         for prefix in freeze:
             _freeze(flow, prefix)
         self.trained = {n: w for n, w in flow.named_parameters() if w.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            _decay_groups(flow, self.trained, config.weight_decay),
-            lr=config.lr,
-            betas=(0.9, config.beta2),
-            fused=True,
-        )
-        self._initialise_moments()
+        self.optimizers = _build_optimizers(flow, self.trained, config)
 
     def update(self, learning_rate: float) -> float:
         """Clip the gradients, step the optimiser and the average; return the gradient's norm.
@@ -85,15 +79,20 @@ class TrainState:
         weights: list[Tensor] = list(self.trained.values())
         norm = float(nn.utils.clip_grad_norm_(weights, self.config.clip))
         if not math.isfinite(norm):
-            self.optimizer.zero_grad(set_to_none=True)
+            self._forget_gradients()
             return norm
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+        self._forget_gradients()
         self.step += 1
         self._move_average(weights)
         return norm
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def _move_average(self, weights: list[Tensor]) -> None:
@@ -156,21 +155,14 @@ class TrainState:
         self.environment = {str(key): str(value) for key, value in environment.items()}
         self.data = metadata.get("data", "")
 
-    def _initialise_moments(self) -> None:
-        """Create the moments of every weight, also of those that no step has moved yet."""
-        for weight in self.trained.values():
-            self.optimizer.state[weight] = {
-                "step": torch.zeros((), device=weight.device),
-                "exp_avg": torch.zeros_like(weight),
-                "exp_avg_sq": torch.zeros_like(weight),
-            }
-
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"weights.{n}": w.data for n, w in self.flow.state_dict().items()}
         tensors |= {f"average.{n}": w.data for n, w in self.average.state_dict().items()}
-        for name, weight in self.trained.items():
-            for kind, moment in self.optimizer.state[weight].items():
-                tensors[f"optimizer.{kind}.{name}"] = moment
+        names: dict[Tensor, str] = {weight: name for name, weight in self.trained.items()}
+        for optimizer in self.optimizers:
+            for weight, moments in optimizer.state.items():
+                for kind, moment in moments.items():
+                    tensors[f"optimizer.{kind}.{names[weight]}"] = moment
         return tensors
 
 
@@ -239,13 +231,50 @@ def _freeze(flow: Flow, prefix: str) -> None:
         weight.requires_grad_(False)
 
 
-def _decay_groups(
-    flow: Flow, weights: dict[str, nn.Parameter], weight_decay: float
-) -> list[dict[str, object]]:
-    """Decay the matrices of linear maps; leave everything else alone."""
-    linear = [f"{name}.weight" for name, part in flow.named_modules() if type(part) is nn.Linear]
-    decayed = weights.keys() & set(linear)
-    return [
-        {"params": [w for n, w in weights.items() if n in decayed], "weight_decay": weight_decay},
-        {"params": [w for n, w in weights.items() if n not in decayed], "weight_decay": 0.0},
+def _build_optimizers(
+    flow: Flow, weights: dict[str, nn.Parameter], config: OptimizerConfig
+) -> list[torch.optim.Optimizer]:
+    """Return the optimisers that share the weights, with moments of all of them.
+
+    Muon takes the matrices between hidden layers: those of linear maps, but for the first and the
+    last one of the flow. It is scaled so that one learning rate suits both.
+
+    References:
+        Muon is scalable for LLM training (Liu et al., 2025), section 2.2, for the scale.
+    """
+    linear = [name for name in _linear_weights(flow) if name in weights]
+    hidden = linear[1:-1] if config.name == "muon" else []
+    rest = {name: weight for name, weight in weights.items() if name not in hidden}
+    decayed = [rest.pop(name) for name in linear if name in rest]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": list(rest.values()), "weight_decay": 0.0},
     ]
+    adam = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
+    for group in adam.param_groups:
+        for weight in group["params"]:
+            adam.state[weight] = _adam_moments(weight)
+    if not hidden:
+        return [adam]
+    muon = torch.optim.Muon(
+        [weights[name] for name in hidden],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    for name in hidden:
+        muon.state[weights[name]] = {"momentum_buffer": torch.zeros_like(weights[name])}
+    return [adam, muon]
+
+
+def _linear_weights(flow: Flow) -> list[str]:
+    return [f"{name}.weight" for name, part in flow.named_modules() if type(part) is nn.Linear]
+
+
+def _adam_moments(weight: Tensor) -> dict[str, Tensor]:
+    """Return moments at 0: also those of weights that no step has moved yet are saved."""
+    return {
+        "step": torch.zeros((), device=weight.device),
+        "exp_avg": torch.zeros_like(weight),
+        "exp_avg_sq": torch.zeros_like(weight),
+    }
