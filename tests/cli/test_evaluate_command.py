@@ -68,6 +68,22 @@ def test_model_samples_and_baselines_in_one_report(cli, checkpoint):
     assert "PSNR" in text
 
 
+def test_one_field_has_scores_without_intervals(cli, checkpoint):
+    setting = ("--data", "data.npy", "--limit", 1, "--samples", 3, "--steps", 2)
+    for more in ((), ("--sampler", "heun", "sde")):
+        call = (checkpoint(), *setting, *more, "--figure", f"{len(more)}.png")
+        result, text = report(cli, *call)
+        rows = result["rows"] if more else [result["mean"], result["baselines"]["tps"]]
+        for row in rows:
+            assert np.isfinite(row["psnr"]) and row["psnr_ci"] == [None, None]
+        assert "nan" not in text
+        assert Path(f"{len(more)}.png").read_bytes().startswith(b"\x89PNG")
+    seen = cli("compare", f"a={checkpoint()}", *setting[:4], "--json", "c.json", "--figures", "f")
+    assert seen.code == 0 and "nan" not in seen.out, seen.err
+    entry = json.loads(Path("c.json").read_text())["differences"]["tps"]
+    assert entry["psnr_ci"] == [None, None] and not entry["psnr_significant"]
+
+
 def test_samplers_are_compared_at_equal_evaluations(cli, checkpoint):
     result, text = report(
         cli, checkpoint(), "--data", "data.npy", "--limit", 4, "--samples", 3, "--steps", 4,

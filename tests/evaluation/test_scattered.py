@@ -34,6 +34,25 @@ def evaluate(tmp_path, *arguments):
     return json.loads(out.read_text())
 
 
+def intervals(report):
+    """Return every interval in a report."""
+    if not isinstance(report, dict):
+        return []
+    own = [each for name, each in report.items() if name.endswith("_ci")]
+    return own + [each for part in report.values() for each in intervals(part)]
+
+
+def test_one_hidden_row_has_scores_without_intervals(tmp_path, capsys):
+    rows, path = table(12), tmp_path / "t.csv"
+    write(path, rows, ("x", "y", "t2m"), ["test", *["train"] * 11])
+    found = evaluate(
+        tmp_path, "universal", "--data", path, "--value", "t2m", "--baselines", "kriging"
+    )
+    assert found["mean"]["rmse"] == found["mean"]["mae"] > 0
+    assert intervals(found) and all(each == [None, None] for each in intervals(found))
+    assert "nan" not in capsys.readouterr().out
+
+
 def test_a_split_is_scored_in_the_units_of_the_data(tmp_path):
     rows, path = table(), tmp_path / "t.csv"
     split = ["test" if n % 4 == 0 else "train" for n in range(len(rows))]

@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sparsefield import metrics
 from sparsefield.core.errors import InputError
+from sparsefield.metrics.statistics import Estimate, estimate
 
 B, L, C, S = 2, 63, 5, 7
 
@@ -248,6 +249,15 @@ def test_bootstrap_interval_is_that_of_the_normal_approximation():
 
 def test_bootstrap_interval_of_infinite_values_is_infinite():
     assert metrics.bootstrap_interval(np.full(9, np.inf), resamples=50) == (np.inf, np.inf)
+
+
+@pytest.mark.parametrize("values", [[3.0], [[3.0, 1.0]], [np.inf]])
+def test_one_item_has_no_interval(values):
+    """Resamples of it are all alike: no width would be a claim that nothing varies."""
+    assert np.isnan(metrics.bootstrap_interval(np.array(values), resamples=50)).all()
+    found = estimate(np.array(values))
+    assert found.text(".1f") == f"{found.value:.1f}"
+    assert Estimate(1.0, 0.5, 2.0).text("+.1f") == "+1.0 [+0.5, +2.0]"
 
 
 def test_bootstrap_interval_of_a_ratio_of_sums_is_that_of_the_delta_method():

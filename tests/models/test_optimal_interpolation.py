@@ -9,6 +9,7 @@ from sparsefield.data.dataset import FieldDataset
 from sparsefield.data.grids import cell_centres
 from sparsefield.data.observation import Observation
 from sparsefield.data.query import Grid, Points
+from sparsefield.evaluation.serialise import flatten
 from sparsefield.evaluation.series import choose_series_baselines, evaluate_series
 from sparsefield.evaluation.task import Protocol
 from sparsefield.flow.backbone import Query
@@ -125,6 +126,20 @@ def test_a_fitted_model_beats_kriging_of_anomalies_and_covers(run):
         assert stations.predictive["coverage90"].value > 0.85
     assert found.unit == "K" and found.days == 10
     assert model.flow.backbone.climatology.shape == (24, 48, 1)
+
+
+def test_hours_of_one_day_tell_nothing_of_other_days(run):
+    from sparsefield.data.dataset import open_dataset
+
+    model, fields = load(run / "run"), open_dataset(run / "a.nc").subset(range(25, 30))
+    found = evaluate_series(model, fields, Protocol(density=0.2), samples=2, names=["nearest"])
+    assert found.days == 1
+    for stations in map(flatten, (found.moving, found.fixed)):
+        rows = (stations["mean"], stations["baselines"]["nearest"], stations["predictive"])
+        for row in (*rows, stations["differences"]["nearest"]):
+            numbers = {name for name in row if f"{name}_ci" in row}
+            assert numbers and all(row[name] is not None for name in numbers)
+            assert all(row[f"{name}_ci"] == [None, None] for name in numbers)
 
 
 def test_anomalies_of_even_spread_krig_the_same_in_standard_deviations(run):

@@ -90,5 +90,5 @@ def _cells(scores: "dict[str, Estimate | None]") -> list[str]:
 
 def _compared(model: str, kriging: "BaselineScores") -> str:
     ratios = {"RMSE": kriging.rmse_ratio, "CRPS": kriging.crps_ratio}
-    parts = [f"{k} {r.value:.3f} ({r.low:.3f} to {r.high:.3f})" for k, r in ratios.items() if r]
+    parts = [f"{k} {r.text('.3f')}" for k, r in ratios.items() if r]
     return f"{model} over fitted kriging: {', '.join(parts)}"

@@ -1,5 +1,6 @@
 """The tables of scores that evaluations print."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -48,7 +49,7 @@ def series_table(model: str, found: "Stations") -> Table:
     rows |= {name: each.estimates for name, each in (found.baselines or {}).items()}
     for name, scores in rows.items():
         less = (found.differences or {}).get(name, {}).get("crps")
-        shown = f"{less.value:.4f} [{less.low:.4f}, {less.high:.4f}]" if less else ""
+        shown = less.text(".4f") if less else ""
         cells = [f"{scores[key].value:.4f}" if key in scores else "" for key in columns]
         table.add_row(name, *cells, shown)
     return table
@@ -83,7 +84,8 @@ def numbers(summary: "Summary") -> dict[str, str]:
         if name in FORMATS
     }
     if "psnr" in summary:
-        cells["psnr"] += f" ± {(summary['psnr'].high - summary['psnr'].low) / 2:.2f}"
+        half = (summary["psnr"].high - summary["psnr"].low) / 2
+        cells["psnr"] += "" if math.isnan(half) else f" ± {half:.2f}"
     if summary.seconds is not None:
         cells["seconds"] = format(summary.seconds, FORMATS["seconds"])
     return cells

@@ -222,9 +222,7 @@ def _calibration_title(report: Evaluation, samples: Summary) -> str:
     assert how is not None, "samples say how they were made"
     scores = []
     for name, (title, digits) in CAPTIONS.items():
-        found = samples[name]
-        ends = f"[{found.low:.{digits}f}, {found.high:.{digits}f}]"
-        scores.append(f"{title} {found.value:.{digits}f} {ends}")
+        scores.append(f"{title} {samples[name].text(f'.{digits}f')}")
     return (
         f"{head.model}: {how.samples} samples ({how.sampler}, {how.steps} "
         f"steps) of {head.n:,} fields of {head.data}, {head.density:.0%} observed\n"

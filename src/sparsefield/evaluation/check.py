@@ -74,7 +74,9 @@ class Check:
         picks = np.random.default_rng(0).integers(len(count), size=(RESAMPLES, len(count)))
         total = count[picks].sum(1)
         resampled = np.sqrt(rival[picks].sum(1) / total) - np.sqrt(model[picks].sum(1) / total)
-        return Estimate(self._pair[1].rmse - self._pair[0].rmse, *percentiles(resampled))
+        return Estimate(
+            self._pair[1].rmse - self._pair[0].rmse, *percentiles(resampled, len(count))
+        )
 
     @property
     def _pair(self) -> tuple[HeldOut, HeldOut]:

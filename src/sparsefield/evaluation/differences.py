@@ -97,7 +97,7 @@ def _compare_score(
     return {
         name: Difference(
             float(values.mean()),
-            *percentiles(means[:, column], LEVEL),
+            *percentiles(means[:, column], count, LEVEL),
             p=float(corrected[column]),
             significant=bool(corrected[column] < 1 - LEVEL),
             ratio=_ratio(values, base[:count], means[:, column], means[:, -1]) if energy else None,
@@ -111,7 +111,7 @@ def _ratio(
 ) -> Estimate:
     """Return the ratio of two means from differences (N,) and base (N,), and from resamples."""
     value = float(1 + differences.mean() / base.mean())
-    return Estimate(value, *percentiles(1 + resampled / resampled_base, LEVEL))
+    return Estimate(value, *percentiles(1 + resampled / resampled_base, len(base), LEVEL))
 
 
 def _subtract(values: np.ndarray, base: np.ndarray) -> np.ndarray:
@@ -147,5 +147,5 @@ def contrast(
 
 def signed(difference: Difference, digits: int = 2) -> str:
     """Write a difference with its sign and its interval."""
-    low, high = difference.low, difference.high
-    return f"{difference.value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    found = Estimate(difference.value, difference.low, difference.high)
+    return found.text(f"+.{digits}f")

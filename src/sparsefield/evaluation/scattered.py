@@ -415,5 +415,5 @@ def _ratio(ours: np.ndarray, theirs: np.ndarray, power: float) -> Estimate | Non
     picks = np.random.default_rng(0).integers(len(ours), size=(RESAMPLES, len(ours)))
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = (ours[picks].mean(1) / theirs[picks].mean(1)) ** power
-    low, high = percentiles(spread[np.isfinite(spread)])
+    low, high = percentiles(spread[np.isfinite(spread)], len(ours))
     return Estimate(float((ours.mean() / theirs.mean()) ** power), low, high)

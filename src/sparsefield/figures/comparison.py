@@ -89,7 +89,8 @@ def _show_bars(axes: "Axes", chart: Chart) -> None:
     known = {place: bar for place, bar in enumerate(chart.bars) if math.isfinite(bar.value)}
     values = np.array([bar.value for bar in known.values()])
     ends = np.array([bar.interval for bar in known.values()])
-    start, stop = _limits(ends, chart.from_zero)
+    shown = np.where(np.isnan(ends), values[:, None], ends)
+    start, stop = _limits(shown, chart.from_zero)
     axes.barh(
         list(known),
         values - start,
@@ -99,7 +100,7 @@ def _show_bars(axes: "Axes", chart: Chart) -> None:
         xerr=np.abs(ends.T - values),
         error_kw={"elinewidth": 1, "capsize": 2},
     )
-    for place, value, end in zip(known, values, ends[:, 1], strict=True):
+    for place, value, end in zip(known, values, shown[:, 1], strict=True):
         axes.text(end, place, f"  {value:.{chart.digits}f}", va="center", fontsize=7)
     axes.set_xlim(start, stop)
     axes.set_ylim(len(chart.bars) - 0.4, -0.6)

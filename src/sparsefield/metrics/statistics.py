@@ -28,16 +28,16 @@ def bootstrap_interval(
         statistic: Maps the values of some items to a number.
 
     Returns:
-        Lower and upper end of the interval.
+        Lower and upper end of the interval; NaN of one item, which says nothing of others.
     """
     sample = np.asarray(values, dtype=np.float64)
     if statistic is np.mean and sample.ndim == 1:
-        return percentiles(_means(sample, resamples, seed), level)
+        return percentiles(_means(sample, resamples, seed), len(sample), level)
     rng = np.random.default_rng(seed)
     means = [
         statistic(sample[rng.integers(len(sample), size=len(sample))]) for _ in range(resamples)
     ]
-    return percentiles(np.array(means), level)
+    return percentiles(np.array(means), len(sample), level)
 
 
 def _means(sample: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -55,8 +55,8 @@ class Estimate:
 
     Attributes:
         value: The number.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        low: Lower end of the interval, NaN if it is unknown.
+        high: Upper end of the interval, NaN if it is unknown.
     """
 
     value: float
@@ -67,6 +67,11 @@ class Estimate:
     def interval(self) -> tuple[float, float]:
         """Both ends of the interval."""
         return self.low, self.high
+
+    def text(self, form: str) -> str:
+        """Write the number and its interval, if that is known, in a format like ".2f"."""
+        ends = "" if math.isnan(self.low) else f" [{self.low:{form}}, {self.high:{form}}]"
+        return f"{self.value:{form}}{ends}"
 
 
 def estimate(values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean) -> Estimate:
@@ -117,8 +122,18 @@ def holm(values: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def percentiles(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Return the ends of the percentile interval of resampled means (R,)."""
+def percentiles(means: np.ndarray, items: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the percentile interval of resampled means (R,).
+
+    Resamples of one item are all alike, which would be an interval of no width: it has none, NaN.
+
+    Args:
+        means: Means of the resamples.
+        items: Independent items, or blocks of them, that were resampled.
+        level: Confidence, in (0, 1).
+    """
+    if items < 2:
+        return math.nan, math.nan
     # Ends at resampled means rather than between them: a perfect PSNR is infinite.
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="nearest")
     return float(low), float(high)
