@@ -60,10 +60,3 @@ def test_a_dataset_of_several_channels_or_of_points():
     points = field(sf.Points(PLACES[:2])).to_xarray()
     assert points["mean"].dims == points.lat.dims == ("point",)
     assert points.lon.values.tolist() == [-3, 1]
-
-
-def test_places_in_a_line_still_make_a_field():
-    places = np.stack([np.linspace(50, 58, 9), np.linspace(-10, 2, 9)], axis=1)
-    obs = sf.Observation.at(places, np.sin(places[:, :1]), names=("lat", "lon"))
-    field = sf.reconstruct("universal", obs, sf.Grid(4, 3))
-    assert torch.isfinite(field.mean).all() and torch.isfinite(field.std).all()

@@ -46,6 +46,46 @@ def test_channels_are_treated_one_by_one(model):
     torch.testing.assert_close(together.std[:, 1:], alone.std)
 
 
+TRANSECT = np.linspace(-0.8, 0.7, 9)
+LINE = np.column_stack([TRANSECT, 0.3 - 0.5 * TRANSECT])
+SHEET = np.column_stack([np.repeat(LINE, 2, 0), np.tile([-0.4, 0.6], 9)])
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (LINE, "all 9 observations lie on one line"),
+        (np.column_stack([LINE, 0.2 * TRANSECT]), "all 9 observations lie on one line"),
+        (SHEET, "all 18 observations lie in one plane"),
+        (np.zeros((4, 2)), "all 4 observations lie at one place"),
+    ],
+)
+def test_a_map_beside_a_line_or_a_plane_is_refused_and_points_are_answered(model, places, words):
+    """Nothing measured tells of what is beside them; of what is on them it does."""
+    posterior = model.condition(sf.Observation(places, np.sin(places[:, :1])))
+    grid = sf.Grid(*(6, 5, 4)[: places.shape[1]])
+    for ask in (lambda: posterior.mean(grid), posterior.mean, lambda: posterior.sample(grid, 2)):
+        with pytest.raises(InputError, match=words) as error:
+            ask()
+    assert "--at" in str(error.value) and "\n" not in str(error.value)
+    field = posterior.mean(sf.Points(places + 1e-3))
+    assert torch.isfinite(field.mean).all()
+
+
+def test_a_transect_along_an_axis_is_asked_along_itself(model):
+    """A grid of one row along it is no map, and neither is any grid in one dimension."""
+    lat, lon = np.full(9, 52.0), np.linspace(-5, 1, 9)
+    frame = sf.Frame(("lat", "lon"), (51.0, -6.0), (53.0, 2.0))
+    obs = sf.Observation.at(np.column_stack([lat, lon]), np.sin(lon)[:, None], frame=frame)
+    row = sf.Grid.like({"lat": [52.0], "lon": np.linspace(-4.5, 0.5, 6)})
+    field = model.condition(obs).mean(row)
+    np.testing.assert_allclose(field.mean[:, 0], np.sin(row.axes[1]), atol=0.1)
+    with pytest.raises(InputError, match="on one line"):
+        model.condition(obs).mean(sf.Grid.like({"lat": [52.0, 52.5], "lon": [0.0, 1.0]}))
+    one = model.condition(sf.Observation(LINE[:, :1], np.sin(LINE[:, :1])))
+    assert one.mean(sf.Grid(7)).mean.shape == (7, 1)
+
+
 @pytest.mark.parametrize("noise", [None, 0.1])
 def test_marginals_of_samples_are_those_stated(model, noise):
     count = 1500

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from sparsefield.samplers import Sampler
 
 # Cells along each axis of the grid on which a field is wanted unless told otherwise.
 CELLS = {1: 256, 2: 64, 3: 24}
+# Places extend in directions in which they reach this share of their greatest extent.
+FLAT = 1e-4
+SHAPES = ("at one place", "on one line", "in one plane")
 
 
 @dataclass(frozen=True, repr=False)
@@ -215,7 +219,33 @@ class InterpolatorPosterior:
         needed += len(at) * self.obs.channels * 8 * 6 * PARTS
         more = f" with {samples} samples" if samples else ""
         check_memory(needed, f"a field at {at}, {len(at):,} points{more},")
+        if isinstance(at, Grid):
+            self._check_spanned(at)
         return at
+
+    @cached_property
+    def _flat(self) -> np.ndarray:
+        """Unit vectors (K, P) of the directions, in [-1, 1], in which the places do not extend."""
+        offsets = self._places - self._places.mean(0)
+        squares, axes = np.linalg.eigh(offsets.T @ offsets)
+        return axes.T[squares <= FLAT**2 * squares[-1]]
+
+    @property
+    def _places(self) -> np.ndarray:
+        return _double(self.obs.coords[self.obs.valid])
+
+    def _check_spanned(self, grid: Grid) -> None:
+        """Refuse a map of what no measurement tells of; a line along itself is fine."""
+        if not len(self._flat):
+            return
+        places = self._places
+        away = np.abs((_double(grid.coords) - places.mean(0)) @ self._flat.T).max()
+        if away > 2 * FLAT:
+            raise InputError(
+                f"all {len(places)} observations lie "
+                f"{SHAPES[self.obs.dims - len(self._flat)]}, which says nothing of {grid} beside "
+                "it; ask at points along it (--at FILE, sf.Points) or measure beside it"
+            )
 
 
 def draw(
