@@ -15,9 +15,10 @@ LONGITUDES = ("lon", "long", "lng", "longitude")
 LATITUDES = ("lat", "latitude")
 TIMES = ("time", "date", "datetime", "timestamp", "valid_time")
 
-_EAST = ("degrees_east", "degree_east", "degree_e", "degrees_e", "degreee", "degreese")
-_NORTH = ("degrees_north", "degree_north", "degree_n", "degrees_n", "degreen", "degreesn")
-_DEGREES = ("", "degree", "degrees", "deg", "°")
+_SPELT = ("degrees_", "degree_", "degrees", "degree", "deg_", "deg", "°_", "°")
+_EAST = tuple(f"{degrees}{end}" for degrees in _SPELT for end in ("east", "e"))
+_NORTH = tuple(f"{degrees}{end}" for degrees in _SPELT for end in ("north", "n"))
+_DEGREES = ("", "degree", "degrees", "deg", "°", "decimal_degrees", "decimal_degree")
 
 _STORED = ("names", "low", "high", "units")
 
@@ -299,12 +300,22 @@ class Frame:
 
     def _find_geometry(self) -> str:
         if self.geometry == "auto":
+            self._check_degrees()
             if not {"longitude", "latitude"} <= set(self.kinds):
                 return "plane"
             return "local" if self.dims > 2 and self._reach() <= _LOCAL_DEGREES else "sphere"
         if self.geometry not in ("plane", "sphere", "local"):
             raise InputError(f"geometry is plane, sphere, local or auto, not '{self.geometry}'")
         return self.geometry
+
+    def _check_degrees(self) -> None:
+        """Refuse a longitude or latitude by name in a unit that makes it neither."""
+        for name, unit in zip(self.names, self.units, strict=True):
+            if axis_kind(name) in ("longitude", "latitude") and axis_kind(name, unit) == "other":
+                raise InputError(
+                    f"axis {name} is in '{unit}'; longitude and latitude are in degrees: convert "
+                    "it, or give it another name if it is something else"
+                )
 
     def _middle(self) -> tuple[float, float]:
         """Return longitude and latitude of the middle of the domain."""
@@ -343,12 +354,12 @@ class Frame:
 
 def axis_kind(name: str, unit: str = "") -> str:
     """Return what an axis is, by its unit or else by its name: longitude, latitude or time."""
-    plain, unit = name.lower(), unit.strip().lower()
+    plain, unit = name.lower(), unit.strip().lower().replace(" ", "_")
     if unit in _EAST or (plain in LONGITUDES and unit in _DEGREES):
         return "longitude"
     if unit in _NORTH or (plain in LATITUDES and unit in _DEGREES):
         return "latitude"
-    return "time" if plain in TIMES or " since " in unit else "other"
+    return "time" if plain in TIMES or "_since_" in unit else "other"
 
 
 def _spell_degrees(name: str, unit: str) -> str:

@@ -242,7 +242,20 @@ def _guess_time(table: Table, taken: set[str]) -> tuple[str, ...]:
         if table.is_moment(column) or table.is_number(column):
             cells = np.ma.compressed(column.cells) if _is_array(column) else column.cells
             return (column.header,) if len({str(cell) for cell in cells}) > 1 else ()
+    for column in named.values():
+        _check_no_time(table, column)
     return ()
+
+
+def _check_no_time(table: Table, column: Column) -> None:
+    """Refuse to leave out times that differ since they are written in another way."""
+    cells = [str(cell) for cell in np.ma.compressed(column.cells) if str(cell)]
+    if len({*cells} - MISSING) > 1:
+        raise InputError(
+            f"{table.path}: column '{column.header}' holds '{cells[0]}', which is no date like "
+            "2019-03-01 or 2019-03-01T06:00+01:00; name the coordinates in coords (--coords) to "
+            "leave it out"
+        )
 
 
 def _is_array(column: Column) -> bool:
