@@ -68,6 +68,12 @@ def _run(arguments: list[str]) -> int:
     if name == "--version":
         print(_version())
         return 0
+    if name == "--completion":
+        from sparsefield.cli.completion import completion
+
+        modules = {name: module for name, (module, _) in COMMANDS.items()}
+        print(completion(rest[0] if rest else "", modules))
+        return 0
     if name not in COMMANDS:
         raise unknown_name("command", name, list(COMMANDS))
     import tyro
@@ -152,6 +158,7 @@ def _help() -> str:
             *(f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()),
             "",
             "'sparsefield COMMAND --help' explains a command.",
+            "'sparsefield --completion bash' prints what lets a shell complete them.",
         ]
     )
 
