@@ -1,7 +1,7 @@
 """sparsefield reconstruct: from an image or a table of points to the whole field."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
@@ -10,6 +10,8 @@ from sparsefield.cli.progress import count_fields, duration
 from sparsefield.core.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sparsefield.data.observation import Observation
     from sparsefield.data.query import Grid, Points
     from sparsefield.evaluation.check import Check
@@ -25,7 +27,7 @@ def command(
     value: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None,
     noise: Annotated[float | tuple[str, ...] | None, arg(metavar="SIGMA|NAME ...")] = None,
     time: Annotated[tuple[str, ...] | None, arg(metavar="NAME|MOMENT")] = None,
-    time_scale: Annotated[float | None, arg(metavar="LENGTH")] = None,
+    time_scale: Annotated[float | Literal["fit"] | None, arg(metavar="LENGTH|fit")] = None,
     density: Annotated[float | None, arg(metavar="D")] = None,
     mask: Annotated[Path | None, arg(metavar="FILE")] = None,
     mask_colour: Annotated[str | None, arg(metavar="COLOUR")] = None,
@@ -71,7 +73,8 @@ def command(
         time: Column or dimension with times, or two with date and time of day, which becomes an
             axis of the field; or the moment wanted of a NetCDF file, as 2019-03-18T12:00.
         time_scale: Lengths, kilometres on the Earth, that count as much as one unit of time, an
-            hour in a table; by default times vary as much as places.
+            hour in a table; by default times vary as much as places. fit chooses what predicts
+            held-out measurements best, and says it; with --group these are whole groups.
         density: Fraction, in (0, 1], of the pixels of an image that counts as observed, chosen at
             random: for an image without transparent pixels.
         mask: Image of the same size that is white or transparent where pixels are missing.
@@ -109,6 +112,8 @@ def command(
     ask.check_fit(loaded)
     for path, target in zip(input, targets, strict=True):
         obs = loaded.locate(_fit(first if path == input[0] else read(path), loaded))
+        if read.fits:
+            obs = _fit_time(loaded, obs, path, group, seed)
         obs, wanted = where.of(obs, loaded)
         cells = f"{len(wanted)} points" if wanted.shape is None else _by(wanted.shape)
         _check_memory(cells, wanted, obs.channels, samples)
@@ -129,11 +134,26 @@ def _check(
     model: "AnyModel", obs: "Observation", path: Path, group: str | None, seed: int
 ) -> "Check":
     """Compare the model with the baselines on measurements that are held back."""
-    from sparsefield.data.formats.groups import read_groups
     from sparsefield.evaluation.check import check_model
 
-    groups = None if group is None else read_groups(path, group, obs)
-    return check_model(model, obs, groups=groups, seed=seed)
+    return check_model(model, obs, groups=_groups(path, group, obs), seed=seed)
+
+
+def _fit_time(
+    model: "AnyModel", obs: "Observation", path: Path, group: str | None, seed: int
+) -> "Observation":
+    """Return observations with the time scale that predicts held-out ones best, and say it."""
+    from sparsefield.evaluation.time_scale import fit_time_scale
+
+    obs, found = fit_time_scale(model, obs, groups=_groups(path, group, obs), seed=seed)
+    print(found)
+    return obs
+
+
+def _groups(path: Path, group: str | None, obs: "Observation") -> "np.ndarray | None":
+    from sparsefield.data.formats.groups import read_groups
+
+    return None if group is None else read_groups(path, group, obs)
 
 
 def _targets(inputs: tuple[Path, ...], out: Path) -> list[Path]:
@@ -184,11 +204,16 @@ class _Reading(NamedTuple):
     value: tuple[str, ...] | None
     noise: float | tuple[str, ...] | None
     time: tuple[str, ...] | None
-    time_scale: float | None
+    time_scale: float | str | None
     density: float | None
     seed: int
     mask: Path | None
     mask_colour: str | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the time scale is to be fitted."""
+        return self.time_scale == "fit"
 
     def __call__(self, path: Path) -> "Observation":
         """Read a file."""
@@ -202,7 +227,7 @@ class _Reading(NamedTuple):
                 value=self.value,
                 noise=self.noise,
                 time=self.time,
-                time_scale=self.time_scale,
+                time_scale=None if isinstance(self.time_scale, str) else self.time_scale,
                 density=self.density,
                 seed=self.seed,
             )

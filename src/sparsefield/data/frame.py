@@ -262,6 +262,16 @@ class Frame:
             )
         )
 
+    @property
+    def rate(self) -> str:
+        """What a unit of time counts beside lengths, in words; "" without both."""
+        if "time" not in self.kinds or self.dims < 2:
+            return ""
+        axis = self.kinds.index("time")
+        length = "km" if self.geometry != "plane" else "units of length"
+        one = self.units[axis].partition(" since ")[0].removesuffix("s") or "unit"
+        return f"one {one} of {self.names[axis]} counts {self.scales[axis]:.3g} {length}"
+
     def _points(self, given: ArrayLike) -> np.ndarray:
         points = np.array(real_array(given, "coords"), np.float64)
         if points.shape[-1:] != (self.dims,):

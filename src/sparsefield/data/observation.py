@@ -176,6 +176,18 @@ class Observation:
         coords = torch.from_numpy(frame.to_unit(places)).to(self.coords.device)
         return self._checked(coords, *self._tensors[1:], None, frame, self.quantities)
 
+    def scaled(self, **scales: float) -> "Observation":
+        """Return the same measurements with other scales of the frame's axes.
+
+        Raises:
+            InputError: There is no frame, it has no such axis, or a scale is not above 0.
+        """
+        if self.frame is None:
+            raise InputError("observations without a frame have no axes to scale")
+        return self._checked(
+            *self._tensors, self.grid, self.frame.scaled(**scales), self.quantities
+        )
+
     def positions(self) -> Tensor:
         """Return coordinates (..., M, Q) whose Euclidean distance is that of the places.
 

@@ -135,7 +135,7 @@ def check_model(
     """
     obs = obs.merged() if groups is None else obs
     valid = obs.valid.cpu().numpy()
-    held = _groups(groups, valid, seed) if groups is not None else _tenth(valid, share, seed)
+    held = deal_groups(groups, valid, seed) if groups is not None else _tenth(valid, share, seed)
     names = _usual(obs) if baselines is None else baselines
     methods: dict[str, Callable[[Observation, Observation], np.ndarray]] = {
         model.name: lambda rest, part: _of_model(model, rest, part)
@@ -178,8 +178,26 @@ def _tenth(valid: np.ndarray, share: float, seed: int) -> np.ndarray:
     return held
 
 
-def _groups(groups: Sequence[Any] | np.ndarray, valid: np.ndarray, seed: int) -> np.ndarray:
-    """Return the number of the part in which each row is held back (M,), -1 for no row."""
+def deal(valid: np.ndarray, parts: int, seed: int) -> np.ndarray:
+    """Return the number of the part in which each row is held back (M,), -1 for no row.
+
+    Raises:
+        InputError: There are fewer than two measurements for each part.
+    """
+    rows = np.flatnonzero(valid)
+    if len(rows) < 2 * parts:
+        raise InputError(f"{2 * parts} measurements at least are needed, not {len(rows)}")
+    held = np.full(len(valid), -1)
+    held[np.random.default_rng(seed).permutation(rows)] = np.arange(len(rows)) % parts
+    return held
+
+
+def deal_groups(groups: Sequence[Any] | np.ndarray, valid: np.ndarray, seed: int) -> np.ndarray:
+    """Return the number of the part in which each row is held back (M,), -1 for no row.
+
+    Raises:
+        InputError: There is one group alone, or not one of each row.
+    """
     labels = _labels(groups)
     if labels.shape != valid.shape:
         raise InputError(f"groups: expected one for each of {len(valid)} rows, got {labels.shape}")

@@ -86,14 +86,7 @@ def _even_scale(frame: Frame, coords: np.ndarray, axis: int) -> float:
 
 def _rate(frame: Frame) -> str:
     """Say how a time counts beside lengths."""
-    for kind, name, unit, scale in zip(
-        frame.kinds, frame.names, frame.units, frame.scales, strict=True
-    ):
-        if kind == "time" and frame.dims > 1:
-            length = "km" if frame.geometry != "plane" else "units of length"
-            one = unit.partition(" since ")[0].removesuffix("s") or "unit"
-            return f"; one {one} of {name} counts {scale:g} {length} (time_scale sets it)"
-    return ""
+    return f"; {frame.rate} (time_scale sets it)" if frame.rate else ""
 
 
 def pick(names: Sequence[str], wanted: Sequence[str], where: str, kind: str) -> list[str]:

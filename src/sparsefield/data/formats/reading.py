@@ -68,6 +68,11 @@ class Reading(NamedTuple):
     def check(self) -> None:
         """Refuse a time scale that is no positive number."""
         scale = self.time_scale
+        if scale is not None and not isinstance(scale, int | float):
+            raise InputError(
+                f"a time scale is a number, not {scale!r}; evaluation.time_scale.fit_time_scale "
+                "finds one"
+            )
         if scale is not None and not (math.isfinite(scale) and scale > 0):
             raise InputError(f"a time scale is a finite number above 0, not {scale}")
 
