@@ -79,6 +79,60 @@ def test_measurements_at_one_place_are_averaged_with_a_warning(name):
     )
 
 
+def sphere(count, reach=np.pi, seed=0):
+    """Return unit vectors (N, 3) within an angle of the pole."""
+    rng = np.random.default_rng(seed)
+    z = rng.uniform(np.cos(reach), 1, count)
+    angle = rng.uniform(0, 2 * np.pi, count)
+    flat = np.sqrt(1 - z**2)
+    return np.stack([flat * np.cos(angle), flat * np.sin(angle), z], axis=1)
+
+
+@pytest.mark.parametrize("radius", [1.0, 6371.0])
+@pytest.mark.parametrize("reach", [np.pi, 1.0, 0.02, 1e-3])
+def test_linear_on_a_sphere_knows_neither_poles_nor_a_date_line(radius, reach):
+    """It follows a rotation, keeps observations, and takes the mean in the middle of an edge."""
+    coords, query = radius * sphere(60, reach), radius * sphere(200, reach, seed=1)
+    values = np.random.default_rng(2).normal(size=(60, 2))
+    found = reconstruct_baseline("linear", coords, values, query)
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    turned = reconstruct_baseline("linear", coords @ turn, values, query @ turn)
+    np.testing.assert_allclose(turned.mean, found.mean, atol=1e-6)
+    assert (found.mean >= values.min(0)).all() and (found.mean <= values.max(0)).all()
+    exact = reconstruct_baseline("linear", coords, values, np.vstack([coords, query[:1]]))
+    np.testing.assert_allclose(exact.mean[:-1], values, atol=1e-9)
+    # Nearest neighbours share an edge of every Delaunay triangulation.
+    gap = np.linalg.norm(coords[:, None] - coords[None], axis=-1) + 9e9 * np.eye(60)
+    pairs = np.stack([np.arange(60), gap.argmin(1)])
+    middle = coords[pairs].mean(0)
+    middle *= radius / np.linalg.norm(middle, axis=1, keepdims=True)
+    halfway = reconstruct_baseline("linear", coords, values, middle).mean
+    np.testing.assert_allclose(halfway, values[pairs].mean(0), atol=1e-6)
+
+
+def test_linear_on_a_sphere_has_an_error_of_second_order():
+    """Halving the spacing of stations divides the error of a smooth field by four."""
+    query = sphere(2000, seed=1)
+    error = []
+    for count in (500, 2000):
+        turns = np.pi * (1 + 5**0.5) * np.arange(count)
+        z = 1 - (2 * np.arange(count) + 1) / count
+        flat = np.sqrt(1 - z**2)
+        coords = np.stack([flat * np.cos(turns), flat * np.sin(turns), z], axis=1)
+        field = [np.exp(x @ [1, -2, 0.5])[:, None] for x in (coords, query)]
+        found = reconstruct_baseline("linear", coords, field[0], query).mean
+        error.append(np.sqrt(((found - field[1]) ** 2).mean()))
+    assert 3.3 < error[0] / error[1] < 4.7
+    assert error[1] < 0.01
+
+
+def test_outside_of_all_triangles_of_a_sphere_the_nearest_is_taken():
+    coords = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [3**-0.5] * 3])
+    query = np.array([[-0.6, 0.8, 0], [0.6, -0.8, 0], [0.5**0.5, 0.5**0.5, 0]])
+    found = reconstruct_baseline("linear", coords, np.array([[1.0], [2], [6], [9]]), query)
+    assert found.mean[:, 0] == pytest.approx([2, 1, 1.5])
+
+
 def test_shepard_weighs_by_the_inverse_square_of_the_distance():
     coords, values = np.array([[0.0], [3.0], [-4.0]]), np.array([[1.0], [2.0], [5.0]])
     found = reconstruct_baseline("idw", coords, values, np.array([[1.0], [0.0], [1e9]]))

@@ -33,6 +33,7 @@ class Baseline(NamedTuple):
         on_grid: Whether the queries must be a whole grid that contains the observations.
         requires: Module outside the core dependencies that it needs.
         extra: What to install for it.
+        spherical: Whether it takes points on a sphere, in space, for what they are.
         peer: Whether it is another package's, so slow that it runs only where it is named.
     """
 
@@ -42,13 +43,14 @@ class Baseline(NamedTuple):
     on_grid: bool = False
     requires: str | None = None
     extra: str = "sparsefield"
+    spherical: bool = False
     peer: bool = False
 
 
 BASELINES = {
     "nearest": Baseline(interpolators.nearest),
     "idw": Baseline(interpolators.inverse_distance),
-    "linear": Baseline(interpolators.linear, spanning=True),
+    "linear": Baseline(interpolators.linear, spanning=True, spherical=True),
     "cubic": Baseline(interpolators.cubic, dims=(1, 2), spanning=True),
     "tps": Baseline(interpolators.thin_plate, spanning=True),
     "biharmonic": Baseline(

@@ -158,10 +158,10 @@ def check_model(
 
 
 def _usual(obs: Observation) -> list[str]:
-    """Return the baselines that can run; points on a sphere lie on the hull of any others."""
+    """Return the baselines that can run; no place on a sphere with a third axis is in a hull."""
     dims = obs.positions().shape[-1]
     names = available_baselines(dims, on_grid=False)
-    return [name for name in names if name != "linear" or dims == obs.dims]
+    return [name for name in names if name != "linear" or dims in (obs.dims, 3)]
 
 
 def _tenth(valid: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -260,7 +260,7 @@ def baseline_method(name: str) -> Method:
     """Return the forecasts of a baseline, Gaussian where it has a standard deviation."""
 
     def predict(table: Table, hidden: np.ndarray) -> Forecast:
-        places = _places(table, flat=BASELINES[name].spanning)
+        places = _places(table, flat=BASELINES[name].spanning and not BASELINES[name].spherical)
         seen = ~hidden
         noise = None if table.noise is None else table.noise[seen][:, None]
         found = reconstruct_baseline(
@@ -280,7 +280,7 @@ def baseline_method(name: str) -> Method:
 
 
 def _places(table: Table, flat: bool) -> np.ndarray:
-    """Return positions whose Euclidean distances count; on a plane for what triangulates."""
+    """Return positions whose Euclidean distances count; on a plane for what spans one."""
     frame = table.frame
     if not flat or frame.geometry == "plane":
         return frame.positions(frame.to_unit(table.coords))
