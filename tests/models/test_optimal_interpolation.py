@@ -128,6 +128,20 @@ def test_a_fitted_model_beats_kriging_of_anomalies_and_covers(run):
     assert model.flow.backbone.climatology.shape == (24, 48, 1)
 
 
+def test_the_climate_is_the_mean_and_the_deviation_of_the_fields(run):
+    """Of ten days, some of the daily course counts as deviation from a climatology."""
+    xarray, model = pytest.importorskip("xarray"), load(run / "run")
+    with xarray.open_dataset(run / "a.nc") as data:
+        values = data.t2m.values.reshape(-1, 24, 48)
+    climate, normalizer = model.flow.backbone.climate(), model.spec.normalizer
+    mean, known = normalizer.invert(climate.mean)[..., 0].numpy(), np.isfinite(values[0, 0])
+    assert np.abs(mean - values.mean(0))[:, known].mean() < 0.3
+    std = climate.std[:, 0].numpy() * float(normalizer.scale[0])
+    low, high = (values - mean).std((0, 1)), values.std((0, 1))
+    assert (0.9 * low <= std)[known].all() and (std <= 1.1 * high)[known].all()
+    assert load("default").flow.backbone.climate() is None
+
+
 def test_hours_of_one_day_tell_nothing_of_other_days(run):
     from sparsefield.data.dataset import open_dataset
 

@@ -129,13 +129,8 @@ def choose_series_baselines(names: str, model: Model | None) -> list[str]:
     Raises:
         InputError: A name is unknown, or there is no climatology.
     """
-    has = model is not None and "climatology" in dict(model.flow.backbone.named_buffers())
-    spread = None if model is None else _standard_deviation(model)
-    known = [
-        *PLAIN,
-        *([ANOMALY] if has else []),
-        *([STANDARDISED] if has and spread is not None else []),
-    ]
+    has = model is not None and model.flow.backbone.climate() is not None
+    known = [*PLAIN, ANOMALY, STANDARDISED] if has else [*PLAIN]
     if names in ("all", "none"):
         return known if names == "all" else []
     chosen = [name.strip() for name in names.split(",")]
@@ -157,7 +152,7 @@ def _score_all(
     rows: dict[str, list[dict[str, float]]] = {}
     climate = spread = None
     if model is not None and not CLIMATIC.isdisjoint(names):
-        climate, spread = _climatology(model, fields), _standard_deviation(model)
+        climate, spread = _climate(model, fields)
     for item in range(len(fields)):
         task = make_task(fields, protocol, [item])
         if model is not None:
@@ -232,30 +227,21 @@ def _errors(mean: Tensor, task: Task) -> dict[str, float]:
     }
 
 
-def _climatology(model: Model, fields: FieldDataset) -> Tensor:
-    """Return the climatology (N, L, C) of the training days at the hour of each item."""
-    known: Tensor = dict(model.flow.backbone.named_buffers())["climatology"].double().cpu()
-    if known.shape[1] != fields.points:
+def _climate(model: Model, fields: FieldDataset) -> tuple[Tensor, Tensor]:
+    """Return the climatology (N, L, C) at the hour of each item, and the deviation (L, C)."""
+    known = model.flow.backbone.climate()
+    assert known is not None, "anomalies are those of a model with a climate"
+    if known.mean.shape[1] != fields.points:
         raise InputError(
-            f"the climatology of model '{model.name}' has {known.shape[1]} cells, and "
+            f"the climatology of model '{model.name}' has {known.mean.shape[1]} cells, and "
             f"{fields.name} {fields.points}; evaluate with --baselines {','.join(PLAIN)}"
         )
-    physical = model.spec.normalizer.invert(known)
+    invert = model.spec.normalizer.invert
+    mean, std = invert(known.mean), invert(known.std) - invert(torch.zeros_like(known.std))
     has_hours = fields.series is not None and fields.series.times is not None
-    if len(physical) == 1 or fields.series is None or not has_hours:
-        return physical.mean(0, keepdim=True).expand(len(fields), -1, -1)
-    return physical[torch.from_numpy(fields.series.hours)]
-
-
-def _standard_deviation(model: Model) -> Tensor | None:
-    """Return the standard deviation (L, C) of each cell that a model has learnt, if it has."""
-    known = model.flow.backbone.state_dict()
-    if not {"features", "residual"} <= set(known):
-        return None
-    features, residual = (known[name].double().cpu() for name in ("features", "residual"))
-    std = (features.square().sum(-1) + residual.square()).sqrt()
-    normalizer = model.spec.normalizer
-    return normalizer.invert(std) - normalizer.invert(torch.zeros_like(std))
+    if len(mean) == 1 or fields.series is None or not has_hours:
+        return mean.mean(0, keepdim=True).expand(len(fields), -1, -1), std
+    return mean[torch.from_numpy(fields.series.hours)], std
 
 
 def _summarise(scores: Mapping[str, Mapping[str, np.ndarray]], days: np.ndarray) -> Stations:

@@ -51,6 +51,18 @@ class Claims:
     samples_on_grid: bool = False
 
 
+class Climate(NamedTuple):
+    """What is known of a region before anything is observed, normalised.
+
+    Attributes:
+        mean: Climatology (H, L, C) at each hour of the day, or one for all.
+        std: Standard deviation (L, C) around it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+
 class Backbone(nn.Module, ABC):
     """A network that predicts at query points from their noisy values and from observations.
 
@@ -84,6 +96,10 @@ class Backbone(nn.Module, ABC):
 
         A backbone does so by setting its last linear map to 0.
         """
+
+    def climate(self) -> Climate | None:
+        """Return the climate of the region that the backbone is fitted to; here there is none."""
+        return None
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, query: Query, prepared: Any = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparsefield.core.errors import InputError
 from sparsefield.data.observation import Observation
-from sparsefield.flow.backbone import Backbone, Claims, Query
+from sparsefield.flow.backbone import Backbone, Claims, Climate, Query
 
 # Points this close to the centre of a cell, in cells, lie on it.
 ON_CENTRE = 1e-4
@@ -75,6 +75,7 @@ class OptimalInterpolation(Backbone):
     """
 
     claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
+    climatology: Tensor
 
     def __init__(
         self,
@@ -93,6 +94,12 @@ class OptimalInterpolation(Backbone):
         self.features = nn.Parameter(torch.randn(size, channels, rank) / math.sqrt(rank))
         self.residual = nn.Parameter(torch.full((size, channels), 0.1))
         self.register_buffer("climatology", torch.zeros(hours, size, channels))
+
+    def climate(self) -> Climate:
+        """Return the climatology of the training days and the deviation of each cell."""
+        features, residual = self.features.detach().double(), self.residual.detach().double()
+        std = (features.square().sum(-1) + residual.square()).sqrt()
+        return Climate(self.climatology.double().cpu(), std.cpu())
 
     def encode(self, obs: Observation) -> Latent:
         """Solve for the latent vector; padded rows say nothing."""
