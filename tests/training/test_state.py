@@ -32,7 +32,7 @@ def step(state, parts=("a",), rate=0.1):
 
 
 def tensors(state):
-    return {name: tensor.clone() for name, tensor in state._tensors().items()}
+    return {name: tensor.clone() for name, tensor in state.tensors().items()}
 
 
 def test_average_follows_its_closed_form():

@@ -46,21 +46,24 @@ def command(
     """
     from sparsefield.training.changes import FLAG, find_changes
     from sparsefield.training.config import follow_run, load_config
+    from sparsefield.training.parallel import quiet_followers, refuse_several
     from sparsefield.training.run import RUNS, Run
 
     config = load_config(preset, overrides)
     if data:
         config = replace(config, data=replace(config.data, paths=data))
     home = Run(run or RUNS / Path(preset).stem)
-    if home.exists() and Status(home).finished:
-        recorded = home.read_config()
-        if not find_changes(recorded, follow_run(config, recorded)):
-            print(f"{home.folder} is finished: {config.length}{_best(home)}")
-            return 0
-    if detach:
-        again = [preset, *overrides, "--run", str(home.folder), *[FLAG] * allow_changes]
-        return _train_in_background(home, [*again, *(x for d in data for x in ("--data", d))])
-    return _train_here(home, config, allow_changes)
+    with quiet_followers():
+        if home.exists() and Status(home).finished:
+            recorded = home.read_config()
+            if not find_changes(recorded, follow_run(config, recorded)):
+                print(f"{home.folder} is finished: {config.length}{_best(home)}")
+                return 0
+        if not detach:
+            return _train_here(home, config, allow_changes)
+    refuse_several("--detach trains")
+    again = [preset, *overrides, "--run", str(home.folder), *[FLAG] * allow_changes]
+    return _train_in_background(home, [*again, *(x for d in data for x in ("--data", d))])
 
 
 def _train_here(run: "Run", config: "TrainConfig", allow_changes: bool) -> int:

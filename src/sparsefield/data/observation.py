@@ -306,6 +306,16 @@ class Observation:
         one = self._checked(*self._rows(index), *self._about)
         return self._checked(*one._rows(one.valid), *self._about)
 
+    def sets(self, index: slice) -> "Observation":
+        """Return some sets of a batch, as padded as they are.
+
+        Raises:
+            InputError: This is no batch.
+        """
+        if self.coords.ndim != 3:
+            raise InputError("sets takes sets out of a batch; this is a single set")
+        return self._checked(*self._rows(index), *self._about)
+
     def take(self, rows: ArrayLike) -> "Observation":
         """Return some rows of a single set, by their numbers or by a mask (M,).
 

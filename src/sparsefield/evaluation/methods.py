@@ -91,6 +91,8 @@ def evaluate_mean(
     fields: FieldDataset | ScatteredDataset,
     protocol: Protocol,
     progress: Progress = lambda count: None,
+    *,
+    items: range | None = None,
 ) -> Result:
     """Score the posterior mean of a model on every item.
 
@@ -99,8 +101,10 @@ def evaluate_mean(
         fields: Items with the true values.
         protocol: Masks and seeds.
         progress: Called with the number of items done after each batch.
+        items: Score these items only.
     """
     tasks = grid_tasks(fields, protocol)
+    tasks = tasks if items is None else tasks.part(items)
     return run(tasks, {"mean": ModelMean(model)}, [score_mean], progress=progress)["mean"]
 
 

@@ -1,7 +1,7 @@
 """What is observed of which items, and what is asked for: frozen masks and noise per item."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -99,6 +99,12 @@ class Tasks:
         """Yield the tasks of consecutive items, in order."""
         for start in range(0, len(items), self.batch_size):
             yield self.make(items[start : start + self.batch_size])
+
+    def part(self, items: range) -> "Tasks":
+        """Return the tasks of some of the items."""
+        return replace(
+            self, make=lambda chosen: self.make([items[i] for i in chosen]), count=len(items)
+        )
 
 
 def grid_tasks(

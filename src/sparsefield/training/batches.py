@@ -44,6 +44,14 @@ class Batch:
     cell: Tensor
     known: Tensor | None = None
 
+    def rows(self, rows: range) -> "Batch":
+        """Return some consecutive rows, or itself if these are all."""
+        if len(rows) == len(self.u):
+            return self
+        part = slice(rows.start, rows.stop)
+        tensors = {k: v[part] for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return Batch(**tensors, obs=self.obs.sets(part))
+
 
 class GridPoints(NamedTuple):
     """Values (B, L, C) at points (B, L, P), on a grid of this shape if they lie on one.

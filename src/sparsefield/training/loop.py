@@ -5,9 +5,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -33,9 +35,10 @@ from sparsefield.training.changes import (
     describe_changes,
     find_changes,
 )
-from sparsefield.training.config import TrainConfig, follow_run
+from sparsefield.training.config import TrainConfig, config_to_dict, follow_run
 from sparsefield.training.data import TrainingData, follow_data, open_training_data
 from sparsefield.training.fitting import fit
+from sparsefield.training.parallel import Group, join, refuse_several
 from sparsefield.training.run import Run
 from sparsefield.training.state import (
     TrainState,
@@ -43,6 +46,8 @@ from sparsefield.training.state import (
     fingerprint,
     saved_step,
 )
+
+ALONE = Group()
 
 
 @dataclass(frozen=True)
@@ -91,17 +96,24 @@ def train(
         Stopped: A signal asked for the end; the same call continues.
     """
     if config.model["name"] in FITTED:
+        refuse_several(f"{config.model['name']} is fitted")
         fit(config, run, notify)
         return
-    if run.exists() and run.has_results():
-        config = follow_run(config, run.read_config())
-    data = open_training_data(config)
-    config = follow_data(config, data)
-    with run.claim():
-        changes = find_changes(run.read_config(), config) if run.exists() else []
-        if run.has_results():
-            check_changes(changes, str(run.folder), allow_changes)
-        trainer = Trainer(config, run, data, report)
+    with ExitStack() as held:
+        group = held.enter_context(join(config.device))
+        with group.together():
+            group.check_batch(config.batch_size)
+            if run.exists() and run.has_results():
+                config = follow_run(config, run.read_config())
+            data = open_training_data(config)
+            config = follow_data(config, data)
+            if group.leads:
+                held.enter_context(run.claim())
+        with group.together():
+            changes = find_changes(run.read_config(), config) if run.exists() else []
+            if run.has_results():
+                check_changes(changes, str(run.folder), allow_changes)
+            trainer = Trainer(config, run, data, report, group=group)
         for line in describe_changes(changes, run.has_results()) + trainer.notes:
             notify(line)
         trainer.begin(changes)
@@ -116,6 +128,7 @@ class Trainer:
         run: Folder of the run.
         data: Fields to learn from and to choose the best weights by.
         report: Called after every step.
+        group: The processes that take part.
     """
 
     def __init__(
@@ -124,8 +137,10 @@ class Trainer:
         run: Run,
         data: TrainingData,
         report: Callable[[Progress], None],
+        *,
+        group: Group = ALONE,
     ) -> None:
-        self.config, self.run, self.report = config, run, report
+        self.config, self.run, self.report, self.group = config, run, report, group
         self.validation = data.validation
         self.fields = [part.values for part in data if part is not None]
         self.device = choose_device(config.device)
@@ -170,7 +185,7 @@ class Trainer:
                 f"{self.config.length} end before step {state.step}, at which {self.run.folder} "
                 "was saved; set epochs or steps to more"
             )
-        now = describe_environment(self.device, self.autocast)
+        now = self._environment()
         changed = [
             f"{name} {state.environment[name]} -> {value}"
             for name, value in now.items()
@@ -191,11 +206,27 @@ class Trainer:
     def _fingerprint(self) -> str:
         return fingerprint(self.fields)
 
+    def _environment(self) -> dict[str, str]:
+        described = describe_environment(self.device, self.autocast)
+        return described | {"processes": str(self.group.size)}
+
     def begin(self, changes: Sequence[Change]) -> None:
-        """Write the settings, and a line of history on this process and what it changes."""
+        """Write the settings, and a line of history on this process and what it changes.
+
+        Raises:
+            InputError: The processes do not start from the same, or a file cannot be written.
+        """
         self.state.per_epoch = self.batches.steps_per_epoch
-        self.state.environment = describe_environment(self.device, self.autocast)
+        self.state.environment = self._environment()
         self.state.data = self._fingerprint
+        start = (config_to_dict(self.config), self.state.data, self.state.step)
+        self.group.check_same("settings, data or saved step", start)
+        self.group.align(self.state.tensors().values())
+        with self.group.together():
+            if self.group.leads:
+                self._record(changes)
+
+    def _record(self, changes: Sequence[Change]) -> None:
         self.run.rewind_metrics(self.state.step)
         self.run.append_history(
             pid=os.getpid(),
@@ -223,12 +254,15 @@ class Trainer:
         start = saved = time.monotonic()
         end = min(state.origin + (epoch + 1) * per_epoch, self.steps)
         while state.step < end:
+            self.stop_requested = self.group.any(self.stop_requested)
             # Before a step, never after the last one: only `_finish_epoch` saves a whole epoch.
-            if self.stop_requested or time.monotonic() - saved > self.config.resume_every:
+            if self.stop_requested:
+                with self.group.together():
+                    self._save_state()
+                raise Stopped
+            if time.monotonic() - saved > self.config.resume_every:
                 self._save_state()
                 saved = time.monotonic()
-            if self.stop_requested:
-                raise Stopped
             loss, norm = self.run_step()
             state.counted += 1
             state.losses += loss
@@ -245,27 +279,34 @@ class Trainer:
         """
         step, start = self.state.step, time.process_time()
         position = step - self.state.origin
-        batch = _to_device(self.batches(position), self.device)
-        flow = self.state.flow
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            t = flow.shift(batch.u)
-            query = Query(batch.coords, batch.obs, batch.cell)
-            losses = flow_matching_loss(flow, batch.x_0, batch.x_1, t, query, batch.known)
-            weights = contrast_weights(batch.obs, self.config.flow.contrast_weight)
-            loss = (weights * losses).mean()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss of step {step} is {value}")
+        whole, rows = self.batches(position), self.group.share(self.config.batch_size)
+        weights = contrast_weights(whole.obs, self.config.flow.contrast_weight)
+        weights = weights[rows.start : rows.stop].to(self.device) / self.config.batch_size
+        loss = (weights * self._losses(_to_device(whole.rows(rows), self.device))).sum()
         loss.backward()
+        value = self.group.add_gradients(self.state.trained.values(), loss.detach())
+        if not math.isfinite(value):
+            self.state.forget_gradients()
+            raise self._diverged(f"the loss of step {step} is {value}")
         rate = learning_rate(self.config, position, self.steps - self.state.origin)
         norm = self.state.update(rate)
         if not math.isfinite(norm):
             raise self._diverged(f"the gradient of step {step} has norm {norm}")
-        self.state.cpu_seconds += time.process_time() - start
+        # The processes have equal shares.
+        self.state.cpu_seconds += self.group.size * (time.process_time() - start)
         return value, norm
+
+    def _losses(self, batch: Batch) -> torch.Tensor:
+        """Return the loss (B,) of each row."""
+        flow = self.state.flow
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            t = flow.shift(batch.u)
+            query = Query(batch.coords, batch.obs, batch.cell)
+            return flow_matching_loss(flow, batch.x_0, batch.x_1, t, query, batch.known)
 
     def _finish_epoch(self, epoch: int, rate: float) -> None:
         """Validate, plot, save and log as often as the settings say."""
+        self.group.align(self.state.tensors().values())
         self._check_weights()
         state, whole = self.state, self.steps - self.state.origin
         due = {
@@ -288,27 +329,36 @@ class Trainer:
         model = self._model()
         if due["evaluate"]:
             line |= self._validate(model)
-        weights = self.state.average.backbone.state_dict()
-        save_checkpoint(self.run.latest, model.spec, weights)
-        if due["keep"]:
-            save_checkpoint(self.run.epoch(epoch), model.spec, weights)
-        if due["plot"]:
-            self._plot(model, epoch)
-        self.run.append_metrics(**line)
         state.counted, state.losses, state.grad_norms = 0, 0.0, 0.0
-        self._save_state()
+        with self.group.together():
+            if self.group.leads:
+                self._write(self.run.latest, model)
+                if due["keep"]:
+                    self._write(self.run.epoch(epoch), model)
+                if due["plot"]:
+                    self._plot(model, epoch)
+                self.run.append_metrics(**line)
+            self._save_state()
 
     def _validate(self, model: Model) -> dict[str, float]:
-        scores = evaluate_mean(model, self.validation, self._protocol()).scores
+        scores = self.group.score(
+            len(self.validation),
+            lambda items: (
+                evaluate_mean(model, self.validation, self._protocol(), items=items).scores
+            ),
+        )
         means = {f"val_{name}": float(values.mean()) for name, values in scores.items()}
         self.psnr = means["val_psnr"]
         if not self.psnr > -math.inf:
             raise self._diverged(f"validation at step {self.state.step} scores {self.psnr} dB")
         if self.psnr > self.state.best:
             self.state.best = self.psnr
-            weights = self.state.average.backbone.state_dict()
-            save_checkpoint(self.run.best, model.spec, weights)
+            if self.group.leads:
+                self._write(self.run.best, model)
         return means
+
+    def _write(self, path: Path, model: Model) -> None:
+        save_checkpoint(path, model.spec, self.state.average.backbone.state_dict())
 
     def _plot(self, model: Model, epoch: int) -> None:
         """Plot rows of truth, observed points, target points, prediction and full field."""
@@ -352,7 +402,8 @@ class Trainer:
 
     def _save_state(self) -> None:
         self._check_weights()
-        self.state.save(self.run.resume_file)
+        if self.group.leads:
+            self.state.save(self.run.resume_file)
 
     def _report(self, epoch: int, loss: float, rate: float) -> None:
         self.report(

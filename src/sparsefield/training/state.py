@@ -79,18 +79,19 @@ class TrainState:
         weights: list[Tensor] = list(self.trained.values())
         norm = float(nn.utils.clip_grad_norm_(weights, self.config.clip))
         if not math.isfinite(norm):
-            self._forget_gradients()
+            self.forget_gradients()
             return norm
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
-        self._forget_gradients()
+        self.forget_gradients()
         self.step += 1
         self._move_average(weights)
         return norm
 
-    def _forget_gradients(self) -> None:
+    def forget_gradients(self) -> None:
+        """Drop the gradients of a step."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
@@ -119,7 +120,7 @@ class TrainState:
         """
         metadata = {name: repr(kind(getattr(self, name))) for name, kind in NUMBERS.items()}
         metadata |= {"environment": dump_json(self.environment), "data": self.data}
-        write_tensors(path, self._tensors(), metadata)
+        write_tensors(path, self.tensors(), metadata)
 
     def load(self, path: Path) -> None:
         """Restore the state bit for bit.
@@ -133,7 +134,7 @@ class TrainState:
             saved = load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise _damaged(path, error) from error
-        current = self._tensors()
+        current = self.tensors()
         if _kinds(saved) != _kinds(current):
             raise InputError(f"{path} belongs to another model; choose another --run folder")
         self._read_numbers(metadata, path)
@@ -155,7 +156,8 @@ class TrainState:
         self.environment = {str(key): str(value) for key, value in environment.items()}
         self.data = metadata.get("data", "")
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors of the state by name: weights, averages, moments."""
         tensors = {f"weights.{n}": w.data for n, w in self.flow.state_dict().items()}
         tensors |= {f"average.{n}": w.data for n, w in self.average.state_dict().items()}
         names: dict[Tensor, str] = {weight: name for name, weight in self.trained.items()}
