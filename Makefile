@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 # Two workers of one thread each use two cores better than threads that wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-.PHONY: demo test test-all lint install clean
+.PHONY: demo test test-all lint docs install clean
 
 demo: install
 	$(BIN)/sparsefield demo
@@ -22,6 +22,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -m pip install -q -c constraints.txt '.[docs]' --no-build-isolation
+	$(BIN)/mkdocs build --strict
 
 install: $(STAMP)
 

@@ -1,8 +1,8 @@
 """What the site has beside the pages of this folder: references, and the files that pages link to.
 
 The commands print their own help and the settings of a run their own documentation, so that
-neither can fall behind the code. Where a page links to a file outside of this folder, the site gets
-a copy of it.
+neither can fall behind the code. Where a page links to a file outside of this folder, the site
+gets a copy of it.
 """
 
 import contextlib
@@ -44,8 +44,8 @@ REFERENCES = {
     ),
     "contracts": (
         "Contracts",
-        ["sparsefield.testing.check_backbone", "sparsefield.testing.check_sampler"]
-        + ["sparsefield.testing.check_format", "sparsefield.flow.backbone.Backbone"],
+        ["sparsefield.testing." + name for name in "check_backbone check_sampler check_format".split()]
+        + ["sparsefield.flow.backbone.Backbone"],
     ),
 }  # fmt: skip
 
@@ -104,7 +104,9 @@ def settings() -> str:
     """Return the page of the settings of a training run, from their documentation."""
     from sparsefield.training.config import TrainConfig
 
-    parts = ["# Settings of a run\n\nA preset holds them; `sparsefield train PRESET KEY=VALUE ...` "]
+    parts = [
+        "# Settings of a run\n\nA preset holds them; `sparsefield train PRESET KEY=VALUE ...` "
+    ]
     parts.append("changes them. Those of `model` are the arguments of the backbone.\n")
     parts += _fields(TrainConfig, "")
     return "".join(parts)
@@ -112,7 +114,11 @@ def settings() -> str:
 
 def _fields(kind: type, prefix: str) -> Iterator[str]:
     texts = dict(
-        re.findall(r'^    (\w+):(?:(?!^    \w+:).)*?^    """(.*?)"""', inspect.getsource(kind), re.M | re.S)
+        re.findall(
+            r'^    (\w+):(?:(?!^    \w+:).)*?^    """(.*?)"""',
+            inspect.getsource(kind),
+            re.M | re.S,
+        )
     )
     hints = typing.get_type_hints(kind)
     groups = []
