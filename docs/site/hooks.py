@@ -44,7 +44,7 @@ REFERENCES = {
     ),
     "contracts": (
         "Contracts",
-        ["sparsefield.testing." + name for name in "check_backbone check_sampler check_format".split()]
+        [f"sparsefield.testing.check_{name}" for name in ("backbone", "sampler", "format")]
         + ["sparsefield.flow.backbone.Backbone"],
     ),
 }  # fmt: skip
