@@ -24,7 +24,7 @@ lint: install
 	$(BIN)/mypy
 
 docs: install
-	$(BIN)/python -m pip install -q -c constraints.txt '.[docs]' --no-build-isolation
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 install: $(STAMP)
