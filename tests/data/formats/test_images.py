@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 
 import sparsefield as sf
 from sparsefield.core.errors import InputError
@@ -287,3 +287,17 @@ def test_a_small_file_with_huge_pixels_is_refused_before_they_are_made(tmp_path,
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint16, np.int32])
+def test_a_geotiff_of_measurements_is_no_picture(tmp_path, kind):
+    """Its places would be lost without a word; one of 8 bits is a picture."""
+    keys = TiffImagePlugin.ImageFileDirectory_v2()
+    keys[34735] = (1, 1, 0, 1, 2048, 0, 1, 4326)
+    keys.tagtype[34735] = TiffTags.SHORT
+    path = tmp_path / "dem.tif"
+    Image.fromarray(np.eye(4, 5).astype(kind)).save(path, tiffinfo=keys)
+    with pytest.raises(InputError, match="is a GeoTIFF.*gdal_translate -of netCDF"):
+        sf.read(path, density=0.5)
+    Image.fromarray(np.eye(4, 5).astype(np.uint8)).save(path, tiffinfo=keys)
+    assert sf.read(path, density=0.5).grid == (4, 5)

@@ -184,3 +184,21 @@ def test_what_is_written_is_read_again(tmp_path, name):
         found = xarray.open_dataset(tmp_path / name)
     assert (found.attrs["model"], found.attrs["nfe"]) == ("kriging", 3)
     assert [each.name for each in tmp_path.glob(".*")] == []
+
+
+def test_a_raster_as_gdal_writes_it_keeps_its_places_and_gaps(tmp_path):
+    """What gdal_translate makes of a GeoTIFF: a variable for the projection, and Band1."""
+    lat, lon = 49.95 - 0.1 * np.arange(4), 5.05 + 0.1 * np.arange(5)
+    values = np.arange(20, dtype=np.float32).reshape(4, 5)
+    values[1, 2] = -9999
+    band = (("lat", "lon"), values, {"grid_mapping": "crs", "_FillValue": np.float32(-9999)})
+    north, east = {"units": "degrees_north"}, {"units": "degrees_east"}
+    crs = ((), np.bytes_(b""), {"grid_mapping_name": "latitude_longitude"})
+    axes = {"lat": ("lat", lat, north), "lon": ("lon", lon, east)}
+    xarray.Dataset({"crs": crs, "Band1": band}, axes).to_netcdf(tmp_path / "a.nc")
+    obs = sf.read(tmp_path / "a.nc")
+    assert obs.count == 19 and obs.frame.geometry == "sphere"
+    assert obs.quantities[0].name == "Band1"
+    places = np.stack(np.meshgrid(lat, lon, indexing="ij"), axis=-1)[values >= 0]
+    np.testing.assert_allclose(obs.physical(), places, atol=1e-9)
+    np.testing.assert_allclose(obs.values[:, 0], values[values >= 0])

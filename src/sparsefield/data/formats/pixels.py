@@ -32,6 +32,7 @@ _UPRIGHT = {
 # Tags of TIFF: what a number of a pixel is.
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _SIGNED = 0, 2
+_GEOGRAPHIC = 34735  # the tag of GeoTIFF that says where it lies
 
 # Memory that a pixel takes while it is decoded, and until it is an observation.
 _DECODED_BYTES, _WORKING_BYTES = 4, 48
@@ -156,6 +157,11 @@ def _upright(image: Image.Image) -> Image.Image:
 def _check_mode(image: Image.Image, where: str) -> None:
     if not is_wide(image) and image.mode not in (*GREY, *COLOUR):
         raise InputError(f"{where} has colours of the kind {image.mode}; convert it to RGB")
+    if is_wide(image) and _GEOGRAPHIC in getattr(image, "tag_v2", {}):
+        raise InputError(
+            f"{where} is a GeoTIFF, whose places and units would be lost; turn it into NetCDF, "
+            "which keeps them: gdal_translate -of netCDF in.tif out.nc"
+        )
     transparent = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
         raise InputError(
