@@ -162,11 +162,23 @@ class Results:
         place = self.found
         for key in keys[:-1]:
             place = place.setdefault(key, {})
-        if keys[-1] not in place:
+        if place.get(keys[-1]) is None:
             place[keys[-1]] = make()
             write_text(self.path, tidy(self.found) + "\n")
             print(*keys, place[keys[-1]].get("seconds", ""), flush=True)
         return place[keys[-1]]
+
+    def forget(self, model: str) -> None:
+        """Drop the scores of a model, and all of the cases that are shown as pictures."""
+        for cases in self.found.get("damage", {}).values():
+            for methods in cases.values():
+                methods[model] = None
+        for name, kind in SHOWN:
+            shown = self.found.get("damage", {}).get(kind, {}).get(name, {})
+            shown.update(dict.fromkeys(shown))
+        for densities in self.found.get("densities", {}).values():
+            for methods in densities.values():
+                methods[model] = None
 
 
 def score_densities(results: Results, model: Model, folder: Path, limit: int) -> None:
@@ -327,10 +339,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="without it, photographs alone")
     parser.add_argument("--limit", type=int, default=200, help="small images of each set")
     parser.add_argument("--json", type=Path, default=Path("results/images.json"))
+    parser.add_argument("--again", action="store_true", help="score the model anew")
     parser.add_argument("--page", type=Path)
     parser.add_argument("--pictures", type=Path)
     options = parser.parse_args()
     results, model = Results(options.json), load(options.model)
+    if options.again:
+        results.forget(model.name)
     score_damage(results, model, options.pictures)
     if options.data:
         score_densities(results, model, options.data, options.limit)

@@ -192,14 +192,7 @@ class Run:
         )
         for trained in (part, size):
             trained.requires_grad_(True)
-        matrices = [
-            weight
-            for name, weight in part.named_parameters()
-            if weight.ndim == 2
-            and ("trunk" in name or "net" in name)
-            and "stem" not in name
-            and "modulation" not in name
-        ]
+        matrices = [w for name, w in part.named_parameters() if _is_inner(name, w)]
         known = {id(weight) for weight in matrices}
         both = dict.fromkeys([*part.parameters(), *size.parameters()])
         rest = [weight for weight in both if id(weight) not in known]
@@ -261,6 +254,12 @@ class Run:
         self.images, self.step, self.seconds = state["counts"]
 
 
+def _is_inner(name: str, weight: Tensor) -> bool:
+    """Say whether a weight is a matrix between features, which Muon takes."""
+    inside = "trunk" in name or "net" in name
+    return weight.ndim == 2 and inside and "stem" not in name and "modulation" not in name
+
+
 @torch.no_grad()
 def score(model: UNetHybrid, average: dict[str, Tensor], folder: Path) -> dict[str, float]:
     """Return the mean PSNR of 500 images at three densities, with averaged weights."""
@@ -289,7 +288,7 @@ def train(options: argparse.Namespace) -> None:
         run.start_from(options.start)
     data = Photographs(options.data, [options.seed, run.images])
     torch.manual_seed(options.seed * 1_000_003 + run.images)
-    budget, spent, mark, noted = 60 * options.until, run.seconds, time.process_time(), 0.0
+    budget, spent, mark, noted = 60 * options.until, run.seconds, time.process_time(), run.seconds
     loss_of = {"trunk": mean_loss, "flow": flow_loss}[options.stage]
     average_loss = 0.0
     while run.seconds < budget:

@@ -1,4 +1,4 @@
-"""A convolutional U-Net of residual blocks without normalisation."""
+"""A convolutional U-Net of normalised residual blocks."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -34,7 +34,7 @@ class MatrixConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around a rectifier, added to their input; starts as the identity.
+    """Two convolutions of normalised cells, added to their input; starts as the identity.
 
     Args:
         width: Channels.
@@ -43,13 +43,14 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int, modulated: int = 0) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(width)
         self.first, self.second = MatrixConv(width, width), MatrixConv(width, width)
         nn.init.zeros_(self.second.weight)
         self.modulation = nn.Linear(modulated, 2 * width) if modulated else None
 
     def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
         """Update (B, width, H, W), given vectors (B, modulated) if there are such."""
-        inner = self.first(F.relu(x))
+        inner = self.first(per_cell(self.norm, x))
         if self.modulation is not None and vector is not None:
             scale, shift = self.modulation(vector)[..., None, None].chunk(2, dim=1)
             inner = inner * (1 + scale) + shift
@@ -96,7 +97,12 @@ class UNet(nn.Module):
         for index in reversed(range(len(self.grow))):
             x = skips[index] + F.pixel_shuffle(self.grow[index](x), 2)
             x = _through(self.up[index], x, vector)
-        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
+        return per_cell(self.norm, x)
+
+
+def per_cell(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Normalise the channels of every cell of (B, C, H, W)."""
+    return norm(x.movedim(1, -1)).movedim(-1, 1)
 
 
 def _through(blocks: nn.Module, x: Tensor, vector: Tensor | None) -> Tensor:
