@@ -276,7 +276,8 @@ def collect(runs: Path, path: Path) -> None:
 def describe(name: str, run: Run, method: Method) -> dict[str, Any]:
     """Return how a row was trained."""
     config, log = run.read_config(), run.read_metrics()
-    curve = [json.loads(line) for line in (run.folder / "curve.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run.folder / "curve.jsonl").read_text().splitlines()]
+    curve = sorted({line["step"]: line for line in lines}.values(), key=lambda x: x["step"])
     start = run.read_history()[-1]
     return {
         "preset": ROWS[name].preset,
@@ -290,7 +291,7 @@ def describe(name: str, run: Run, method: Method) -> dict[str, Any]:
         "seed": config.seed,
         "data": [Path(path).name for path in config.data.paths],
         "commit": code_version(),
-        "curve": sorted({line["step"]: line for line in curve}.values(), key=lambda x: x["step"]),
+        **{f"curve_{key}": [line[key] for line in curve] for key in curve[0]},
     }
 
 
@@ -390,10 +391,10 @@ def draw_curves(rows: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for name, row in rows.items():
-        if row["curve"][0]["step"]:
+        if row["curve_step"][0]:
             continue  # watched from later on
-        minutes = [line["cpu_seconds"] / 60 for line in row["curve"]]
-        axes.plot(minutes, [line["psnr"] for line in row["curve"]], ".-", label=name)
+        minutes = [seconds / 60 for seconds in row["curve_cpu_seconds"]]
+        axes.plot(minutes, row["curve_psnr"], ".-", label=name)
     axes.set(
         xscale="symlog", xlabel="CPU minutes", ylabel=f"PSNR of {WATCHED} held-out images, dB"
     )
