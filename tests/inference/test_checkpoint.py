@@ -147,7 +147,11 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(spec, saved, b
 @pytest.fixture
 def bundle(saved, tmp_path, monkeypatch):
     """A folder of bundled weights that holds the saved model."""
+    (tmp_path / "interpolators").mkdir()
     monkeypatch.setattr(sparsefield.inference.checkpoint, "BUNDLED", tmp_path)
+    monkeypatch.setattr(
+        sparsefield.inference.checkpoint, "INTERPOLATORS", tmp_path / "interpolators"
+    )
     without_hash(saved)
     write_sums()
     return saved

@@ -207,4 +207,5 @@ def test_dask_stays_lazy_and_two_processes_give_what_one_does():
     ):
         filled, std = lazy.compute(), lazy_std.compute()
     xr.testing.assert_allclose(filled, expected, rtol=1e-3)
-    xr.testing.assert_allclose(std, expected_std, rtol=3e-3)
+    # Beside a measurement the variance is a small difference of large numbers: it rounds.
+    xr.testing.assert_allclose(std, expected_std, rtol=3e-3, atol=5e-4)

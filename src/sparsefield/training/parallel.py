@@ -196,7 +196,8 @@ def quiet_followers() -> Iterator[None]:
     if not _launched() or int(os.environ["RANK"]) == 0:
         yield
         return
-    logging.getLogger("sparsefield.data").setLevel(logging.WARNING)
+    for name in ("sparsefield", "sparsefield.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
