@@ -160,7 +160,7 @@ def test_torchrun_starts_and_a_signal_stops_all(data, tmp_path):
     preset = tmp_path / "long.toml"
     preset.write_text(PRESET.format(epochs=100000, batch=BATCH))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", str(free_port()), "-m", "sparsefield", "train", str(preset)]
+    command += ["--master-port", str(free_port()), "-m", "--", "sparsefield", "train", str(preset)]
     command += ["--data", str(data), "--run", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run = Run(tmp_path / "run")

@@ -100,13 +100,13 @@ def test_a_sample_is_reconstructed_and_compared(page):
     small(page)
     run(page)
     titles = page.locator("figcaption span").all_inner_texts()
-    assert titles[:3] == ["Observed", "default: mean", "Standard deviation"]
+    assert titles[:3] == ["Observed", "photographs: mean", "Standard deviation"]
     assert {"nearest", "tps"} <= set(titles)
     notes = page.locator("figcaption small").all_inner_texts()
     assert " dB" in notes[1] and " s" in notes[1]
     page.locator("figure canvas").nth(1).hover(position={"x": 100, "y": 90})
     readout = page.inner_text("#readout")
-    assert "row" in readout and "default" in readout and "±" in readout and "tps" in readout
+    assert "row" in readout and "photographs" in readout and "±" in readout and "tps" in readout
     keep(page, "photograph")
 
 
