@@ -230,12 +230,8 @@ def local_kriging(fields: FieldDataset) -> Method:
     spec = config.spec(fields.normalizer, fields.shape)
     model = Model(KRIGING, spec.build().eval(), spec)
     method = measure(model, fields, sampled=True)
-    method.kind, method.model, method.checkpoint, method.parameters = (
-        "baseline",
-        KRIGING,
-        None,
-        None,
-    )
+    method.kind, method.model = "baseline", KRIGING
+    method.checkpoint = method.parameters = None
     return method
 
 
@@ -243,12 +239,14 @@ def score_baselines(runs: Path, fields: FieldDataset) -> dict[str, Method]:
     """Score the interpolations, or read what was scored before."""
     found = {}
     for name in (KRIGING, SPLINE, "nearest"):
-        file = runs / f"{name.replace(' ', '-')}.pickle"
+        file = runs / f"{name}.pickle"
         if not file.is_file():
-            made = {KRIGING: local_kriging(fields)} if name == KRIGING else {}
-            made = made or measure_baselines(fields, PROTOCOL, [name], config=SAMPLING)
-            file.write_bytes(pickle.dumps(made[name]))
-            print(name, f"{made[name].seconds:.0f} s", flush=True)
+            if name == KRIGING:
+                made = local_kriging(fields)
+            else:
+                made = measure_baselines(fields, PROTOCOL, [name], config=SAMPLING)[name]
+            file.write_bytes(pickle.dumps(made))
+            print(name, f"{made.seconds:.0f} s", flush=True)
         found[name] = pickle.loads(file.read_bytes())
     return found
 
