@@ -182,27 +182,29 @@ def _forward(queue: Any, inputs: Any, y: Any, log_sum: Any) -> None:
     take_worker(queue)
     start, stop = take_range(queue)
     while start < stop:
-        for query in range(start, stop):
-            _load_neighbours(inputs, query, offsets, scores)
-            _attend(inputs, query, offsets, scores, y, log_sum)
+        _attend(inputs, start, stop, offsets, scores, y, log_sum)
         finish(queue, stop - start)
         start, stop = take_range(queue)
 
 
 @njit
-def _attend(inputs: Any, query: int, offsets: Any, scores: Any, y: Any, log_sum: Any) -> None:
-    """Do all heads of one query, whose scores start as the bias."""
+def _attend(
+    inputs: Any, start: int, stop: int, offsets: Any, scores: Any, y: Any, log_sum: Any
+) -> None:
+    """Attend from the queries number start to stop."""
     _, length, heads, width = y.shape
     head, places = 4 * width, offsets.size
     near = Neighbours(_address(offsets), places)
     q, k, v = _address(inputs.q), _address(inputs.k), _address(inputs.v)
-    first = query // length * inputs.k.shape[1]
-    for h in range(heads):
-        at, rows = (query * heads + h) * head, (first * heads + h) * head
-        score = _address(scores) + 4 * h * places
-        _add_products(inputs.scale * LOG2_E, q + at, k + rows, width, near, score)
-        log_sum[query, h] = _softmax(score, places)
-        _combine(1.0, score, v + rows, width, near, _address(y) + at)
+    for query in range(start, stop):
+        _load_neighbours(inputs, query, offsets, scores)
+        first = query // length * inputs.k.shape[1]
+        for h in range(heads):
+            at, rows = (query * heads + h) * head, (first * heads + h) * head
+            score = _address(scores) + 4 * h * places
+            _add_products(inputs.scale * LOG2_E, q + at, k + rows, width, near, score)
+            log_sum[query, h] = _softmax(score, places)
+            _combine(1.0, score, v + rows, width, near, _address(y) + at)
 
 
 @njit
@@ -241,46 +243,45 @@ def _reverse_head(
 @compiled
 def _backward(queue: Any, inputs: Any, grad: Any) -> None:
     """Do the backward of the parts of a queue; all gradients start at zero."""
-    heads, length = inputs.q.shape[2], inputs.q.shape[1]
-    parts, places = grad.k.shape[1], _places(inputs.neighbours.shape[1])
+    heads, places = inputs.q.shape[2], _places(inputs.neighbours.shape[1])
     offsets, weights = np.zeros(places, np.int64), np.empty((heads, places), np.float32)
     grads = np.empty_like(weights)
     take_worker(queue)
     start, stop = take_range(queue)
     while start < stop:
         for task in range(start, stop):
-            item, part = divmod(task, parts)
-            first, last = part * length // parts, (part + 1) * length // parts
-            for query in range(item * length + first, item * length + last):
-                _load_neighbours(inputs, query, offsets, weights)
-                _reverse_query(inputs, grad, task, query, offsets, weights, grads)
+            _reverse_part(inputs, grad, task, offsets, weights, grads)
         finish(queue, stop - start)
         start, stop = take_range(queue)
 
 
 @njit
-def _reverse_query(
-    inputs: Any, grad: Any, task: int, query: int, offsets: Any, weights: Any, grads: Any
+def _reverse_part(
+    inputs: Any, grad: Any, task: int, offsets: Any, weights: Any, grads: Any
 ) -> None:
-    """Do the backward of all heads of one query; the weights start as the bias."""
+    """Do the backward of the queries of one part of an item."""
     _, length, heads, width = inputs.q.shape
-    points, head, places = inputs.k.shape[1], 4 * width, offsets.size
+    parts, points = grad.k.shape[1:3]
+    head, places = 4 * width, offsets.size
     near, base = Neighbours(_address(offsets), places), _addresses(inputs, grad)
-    item = query // length
-    grads[:] = 0.0
-    for h in range(heads):
-        at = (query * heads + h) * head
-        rows, sums = (item * points * heads + h) * head, (task * points * heads + h) * head
-        _reverse_head(
-            _move(base, at, rows, sums),
-            inputs.scale,
-            grad.log_sum[query, h],
-            width,
-            near,
-            _address(weights) + 4 * h * places,
-            _address(grads) + 4 * h * places,
-        )
-    _store_bias_gradient(grads, grad.bias[query])
+    item, part = divmod(task, parts)
+    first, last = part * length // parts, (part + 1) * length // parts
+    for query in range(item * length + first, item * length + last):
+        _load_neighbours(inputs, query, offsets, weights)
+        grads[:] = 0.0
+        for h in range(heads):
+            at = (query * heads + h) * head
+            rows, sums = (item * points * heads + h) * head, (task * points * heads + h) * head
+            _reverse_head(
+                _move(base, at, rows, sums),
+                inputs.scale,
+                grad.log_sum[query, h],
+                width,
+                near,
+                _address(weights) + 4 * h * places,
+                _address(grads) + 4 * h * places,
+            )
+        _store_bias_gradient(grads, grad.bias[query])
 
 
 @njit
