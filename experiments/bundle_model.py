@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pages import score
 
 from sparsefield.core.files import write_text
 from sparsefield.evaluation.calibration import LEVELS
@@ -193,14 +194,7 @@ def render_averages(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def format_score(row: dict[str, Any], key: str) -> str:
     """Write a score with its interval."""
-    if key not in row:
-        return ""
-    digits = DIGITS.get(key, 2)
-    text = f"{row[key]:.{digits}f}"
-    if f"{key}_ci" in row:
-        low, high = row[f"{key}_ci"]
-        text += f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return text
+    return score(row, key, f".{DIGITS.get(key, 2)}f")
 
 
 if __name__ == "__main__":

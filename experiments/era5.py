@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pages import score
 
 from sparsefield.core.files import write_text
+from sparsefield.core.words import counted
 from sparsefield.inference.checkpoint import (
     BUNDLED,
     load_checkpoint,
@@ -98,8 +100,8 @@ def section(kind: str, found: dict[str, Any], head: dict[str, Any]) -> list[str]
     lines = [
         f"## {head['density']:.0%} of the cells, {kind} stations",
         "",
-        f"{head['n']} fields of {head['data']} on {head['days']} days, seed {head['seed']}, "
-        f"{head['device']}, commit {head['commit']}.",
+        f"{counted(head['n'], 'field')} of {head['data']} on {counted(head['days'], 'day')}, "
+        f"seed {head['seed']}, {head['device']}, commit {head['commit']}.",
         "",
         "| method | RMSE | MAE | CRPS | 50 % coverage | 90 % coverage | model's RMSE less its "
         "| model's CRPS less its |",
@@ -108,18 +110,10 @@ def section(kind: str, found: dict[str, Any], head: dict[str, Any]) -> list[str]
     rows = {NAME: found["mean"] | found["predictive"]} | found["baselines"]
     for name, row in rows.items():
         less = found["differences"].get(name, {})
-        cells = [shown(row, key) for key in COLUMNS]
-        lines.append(
-            f"| {name} | {' | '.join(cells)} | {shown(less, 'rmse')} | {shown(less, 'crps')} |"
-        )
+        cells = [score(row, key, ".3f") for key in COLUMNS]
+        cells += [score(less, key, ".3f") for key in ("rmse", "crps")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
-
-
-def shown(row: dict[str, Any], key: str) -> str:
-    if key not in row:
-        return ""
-    low, high = row[f"{key}_ci"]
-    return f"{row[key]:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def draw(data: Path) -> None:

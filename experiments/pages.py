@@ -5,6 +5,7 @@ stands as `<!--=FILE/KEY/KEY FORMAT-->23.60<!--=-->` and is written anew from `r
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +80,10 @@ def _find(path: str, folder: Path) -> Any:
 
 def _format(value: Any, form: str) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(_format(part, form) for part in value)}]"
+        ends = [_format(part, form) for part in value]
+        return f"[{', '.join(ends)}]" if all(ends) else ""
+    if value is None:  # what is unknown, as an interval of one day
+        return ""
     return format(value, form)
 
 
@@ -119,10 +123,21 @@ def interval(summary: Summary | None, score: str, digits: int, factor: float = 1
 
 def with_interval(found: Estimate, digits: int, factor: float = 1, sign: str = ",") -> str:
     """Write an estimate with its interval."""
-    value, low, high = (
-        format(factor * x, f"{sign}.{digits}f") for x in (found.value, *found.interval)
-    )
-    return f"{value} [{low}, {high}]"
+    scaled = Estimate(*(factor * x for x in (found.value, *found.interval)))
+    return scaled.text(f"{sign}.{digits}f")
+
+
+def score(row: Mapping[str, Any], name: str, form: str) -> str:
+    """Write a score of a report with its interval; nothing of what is unknown."""
+    if row.get(name) is None:
+        return ""
+    return with_ends(row[name], row.get(f"{name}_ci"), form)
+
+
+def with_ends(value: float, ends: Sequence[float | None] | None, form: str) -> str:
+    """Write a number with its interval, as JSON has them: null where it is unknown."""
+    known = (math.nan if x is None else x for x in ends or (None, None))
+    return Estimate(value, *known).text(form)
 
 
 def difference(differences: Differences | None, score: str, digits: int = 2) -> str:
@@ -138,9 +153,8 @@ def share(differences: Differences | None, score: str) -> str:
     found = differences.get(score) if differences else None
     if found is None or found.ratio is None:
         return ""
-    value, low, high = (x - 1 for x in (found.ratio.value, *found.ratio.interval))
-    mark = " \\*" if found.significant else ""
-    return f"{value:+.0%} [{low:+.0%}, {high:+.0%}]{mark}"
+    change = Estimate(*(x - 1 for x in (found.ratio.value, *found.ratio.interval)))
+    return change.text("+.0%") + (" \\*" if found.significant else "")
 
 
 def compress_chart(path: Path) -> None:

@@ -16,11 +16,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
-from pages import PAGES, RESULTS, compress_chart, markdown, read, update
+from pages import PAGES, RESULTS, compress_chart, markdown, read, update, with_ends
 
 import sparsefield as sf
 from sparsefield.core.files import write_text
 from sparsefield.core.version import code_version
+from sparsefield.core.words import counted
 from sparsefield.evaluation.serialise import tidy
 from sparsefield.inference.placement import place
 from sparsefield.metrics.statistics import bootstrap_interval
@@ -211,8 +212,7 @@ def _line(name: str, method: dict) -> list[str]:
 
 
 def _interval(found: list[float], sign: str = "") -> str:
-    value, low, high = (format(x, f"{sign}.3f") for x in found)
-    return f"{value} [{low}, {high}]"
+    return with_ends(found[0], found[1:], f"{sign}.3f")
 
 
 def draw(report: dict) -> None:
@@ -241,7 +241,7 @@ def draw(report: dict) -> None:
         values = [before, *(each[0] for each in report["methods"][name]["rmse"])]
         right.plot(counts, values, "o-", ms=4, label=_plain(name))
     right.set(xlabel="new stations", ylabel="RMSE over all cells (K)", xticks=counts)
-    right.set_title(f"Mean over {report['days']} days")
+    right.set_title(f"Mean over {counted(report['days'], 'day')}")
     right.legend(frameon=False, fontsize=8)
     FIGURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURE, dpi=110)

@@ -36,10 +36,10 @@ def objects(path):
 LINE = "lat,lon,t\n50,1,3\n51,2,5\n52,3,3\n53,4,3\n"
 # What is wrong -> file, its content, more arguments, words of the message.
 CASES = {
-    "one point": ("a.csv", "lat,lon,t\n50,1,3\n", (), "all 1 points have the same lat, 50"),
+    "one point": ("a.csv", "lat,lon,t\n50,1,3\n", (), "all points have the same lat, 50"),
     "two points": ("a.csv", "y,x,t\n50,1,3\n60,2,4\n", (), "at least 3 measurements"),
     "all points equal": (
-        "a.csv", "y,x,t\n50,1,3\n50,1,4\n50,1,3\n", (), "all 3 points have the same y, 50",
+        "a.csv", "y,x,t\n50,1,3\n50,1,4\n50,1,3\n", (), "all points have the same y, 50",
     ),
     "points in a line": ("a.csv", LINE, (), "all 4 observations lie on one line"),
     "points in a line, sampled": ("a.csv", LINE, ("--samples", 3), "lie on one line"),

@@ -123,7 +123,7 @@ def test_errors_share_one_scale_in_any_dimension(shape, channels):
         (["a.safetensors", "--samples", "2", "--sampler", "hen"], ["'hen'", "heun"]),
         (["a.safetensors", "--samples", "2", "--samples-limit", "0"], ["samples-limit", "0"]),
         (["a.safetensors", "--baselines", "spline"], ["'spline'", "kriging"]),
-        (["a.safetensors", "grey.safetensors"], ["grey.safetensors", "1 channels", "of 3"]),
+        (["a.safetensors", "grey.safetensors"], ["grey.safetensors", "1 channel;", "of 3"]),
         (["a.safetensors", "cube.safetensors"], ["cube.safetensors", "3-D fields", "2-D"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -174,5 +174,5 @@ def test_size_averages_the_fields(cli):
 def test_data_that_do_not_fit_the_model_are_refused(cli, checkpoint):
     seen = cli("evaluate", checkpoint(channels=1), "--data", "data.npy")
     assert seen.code == 2
-    assert "1 channels" in seen.err
+    assert "1 channel;" in seen.err
     assert "fields of 3" in seen.err

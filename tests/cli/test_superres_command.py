@@ -84,4 +84,4 @@ def test_a_model_of_other_channels_is_refused(cli, model, checkpoint):
     grey = checkpoint("grey.safetensors", channels=1, shape=(32, 32))
     seen = cli("superres", grey, "--data", "large.npy")
     assert seen.code == 2
-    assert "1 channels" in seen.err
+    assert "1 channel;" in seen.err

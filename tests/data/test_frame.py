@@ -219,7 +219,7 @@ def test_observations_carry_their_frame():
         sf.Observation.at(places, [[1.0]] * 4)
     with pytest.raises(InputError, match="the axes x, and coords have 2"):
         sf.Observation(obs.coords, obs.values, frame=FRAMES["one"].scaled())
-    with pytest.raises(InputError, match="1 channels take as many labels, got 2"):
+    with pytest.raises(InputError, match="each of 1 channel is expected, got 2"):
         obs.labelled(("u", "m/s"), ("v", "m/s"))
 
 

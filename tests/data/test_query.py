@@ -74,7 +74,7 @@ def test_points_are_in_the_units_of_the_frame():
     assert points.within(DEGREES) is points
     with pytest.raises(InputError, match="at lat 59, lon 0; it has lat from 50 to 58 degrees_no"):
         check_query(Points([[59, 0]]), DEGREES)
-    with pytest.raises(InputError, match="Points.1 points, 3-D. has 3 dimensions; .*: lat, lon"):
+    with pytest.raises(InputError, match="Points.1 point, 3-D. has 3 dimensions; .*: lat, lon"):
         check_query(Points([[59, 0, 1]]), DEGREES)
 
 

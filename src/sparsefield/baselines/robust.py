@@ -8,6 +8,7 @@ from scipy.spatial import QhullError
 
 from sparsefield.baselines.interpolators import linear, nearest
 from sparsefield.baselines.points import Points, Prediction
+from sparsefield.core.words import counted
 from sparsefield.data.measurement import merge_readings
 
 # Points closer than this share of their spacing are one place.
@@ -42,7 +43,7 @@ def merged(points: Points, share: float = SAME_PLACE) -> tuple[Points, str]:
         return merged, ""
     repeated = len(np.unique(found.place[(apart > EQUAL * extent).any(axis=1)]))
     return merged, (
-        f"values differ at {repeated} place{'s' * (repeated > 1)} that hold several points "
+        f"values differ at {counted(repeated, 'place')} with several points "
         f"(up to {apart.max():.3g} from their mean, which was taken); state their noise"
     )
 

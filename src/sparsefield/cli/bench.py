@@ -9,6 +9,7 @@ from tyro.conf import arg, subcommand
 
 from sparsefield.cli import options
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16"],
@@ -137,8 +138,8 @@ def command(benchmark: Annotated[Benchmark, arg(name="")]) -> int:
     report, table = benchmark.measure()
     console = Console()
     console.print(
-        f"{report['device']}, {report['threads']} threads, median of {report['repeats']}, "
-        f"commit {report['commit']}",
+        f"{report['device']}, {counted(report['threads'], 'thread')}, median of "
+        f"{report['repeats']}, commit {report['commit']}",
         highlight=False,
     )
     console.print(table)

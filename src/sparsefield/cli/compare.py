@@ -11,6 +11,7 @@ from sparsefield.cli import options
 from sparsefield.cli.figures import need_matplotlib, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.cli.tables import footnotes, new_table, score_cells
+from sparsefield.core.words import counted
 
 if TYPE_CHECKING:
     from sparsefield.data.dataset import FieldDataset
@@ -120,7 +121,7 @@ def _measure(
 def _show(report: "Comparison") -> None:
     console, head = Console(), report.head
     console.print(
-        f"{head.n} fields of {head.data}, {head.split} masks of seed "
+        f"{counted(head.n, 'field')} of {head.data}, {head.split} masks of seed "
         f"{head.seed}, {head.density:.0%} observed; models on {head.device}"
     )
     console.print(_mean_table(report))

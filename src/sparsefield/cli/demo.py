@@ -12,6 +12,7 @@ from sparsefield.cli.figures import need_matplotlib, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.cli.tables import FORMATS, score_table
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 
 if TYPE_CHECKING:
     from sparsefield.data.dataset import FieldDataset
@@ -46,7 +47,7 @@ def command(
     task = make_task(photos, Protocol(), range(len(photos)))
     fields = _reconstruct(model, task, samples)
     size = " x ".join(map(str, photos.shape))
-    print(f"{len(photos)} photographs of {size} pixels, 80 % of them hidden; means:")
+    print(f"{counted(len(photos), 'photograph')} of {size} pixels, 80 % of them hidden; means:")
     rich.print(score_table(_scores(model, fields, photos, task)))
     figure = plot_demo(_rows(photos, task, fields, list(PHOTOGRAPHS)), "thin-plate spline")
     write_figure(figure, out / "reconstruction.png")

@@ -17,6 +17,7 @@ from sparsefield.cli.tables import (
     series_table,
 )
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 
 if TYPE_CHECKING:
     from sparsefield.data.dataset import FieldDataset
@@ -124,8 +125,9 @@ def _evaluate_series(
         )
     console = Console()
     console.print(
-        f"{len(fields)} fields of {fields.name} on {report.days} days, {protocol.density:.0%} "
-        f"observed; {report.unit or 'units of the data'} on cells that were not observed"
+        f"{counted(len(fields), 'field')} of {fields.name} on {counted(report.days, 'day')}, "
+        f"{protocol.density:.0%} observed; {report.unit or 'units of the data'} on cells "
+        "that were not observed"
     )
     for kind, found in (("moving", report.moving), ("fixed", report.fixed)):
         console.print(f"{kind} stations")
@@ -240,7 +242,7 @@ def _show(report: "Evaluation") -> None:
 
     console, head, baselines = Console(), report.head, report.baselines or {}
     console.print(
-        f"{head.n} fields of {head.data}, {head.split} masks of seed "
+        f"{counted(head.n, 'field')} of {head.data}, {head.split} masks of seed "
         f"{head.seed}, {head.density:.0%} observed"
     )
     rows = {str(head.model): report.mean} if report.mean else {}

@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from sparsefield.cli import options
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,8 +78,8 @@ def command(
     unit = f" {obs.quantities[0].unit}" if obs.quantities and obs.quantities[0].unit else ""
     before, after = found.std[0], found.std[-1]
     print(
-        f"{out}: {k} places of {int(may.sum()):,}; expected standard deviation {after:.4g}{unit}, "
-        f"now {before:.4g}{unit}"
+        f"{out}: {counted(k, 'place')} of {int(may.sum()):,}; expected standard deviation "
+        f"{after:.4g}{unit}, now {before:.4g}{unit}"
     )
     return 0
 

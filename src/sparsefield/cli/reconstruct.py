@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 from sparsefield.cli import options
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,14 +116,14 @@ def command(
         if read.fits:
             obs = _fit_time(loaded, obs, path, group, seed)
         obs, wanted = where.of(obs, loaded)
-        cells = f"{len(wanted)} points" if wanted.shape is None else _by(wanted.shape)
+        cells = counted(len(wanted), "point") if wanted.shape is None else _by(wanted.shape)
         _check_memory(cells, wanted, obs.channels, samples)
         with count_fields("points", len(wanted)) as progress:
             posterior = loaded.condition(obs, chunk=chunk, progress=progress)
             field = ask.answer(posterior, wanted)
         _write(field, path, target, nfe is not None)
-        done = f"{cells} from {obs.count} points, nfe {field.nfe}, {duration(field.seconds)}"
-        print(f"{target}: {done}")
+        done = f"nfe {field.nfe}, {duration(field.seconds)}"
+        print(f"{target}: {cells} from {counted(obs.count, 'point')}, {done}")
         if recalibrate:
             print(f"standard deviation of the samples scaled by {field.inflation:.3f}")
         if check or group is not None:
@@ -376,5 +377,5 @@ def _check_memory(cells: str, wanted: "Grid | Points", channels: int, samples: i
 
     points = len(wanted)
     needed = reconstruction_bytes(points, wanted.dims, channels, samples)
-    kind = f" with {samples} samples" if samples else ""
-    check_memory(needed, f"a field of {cells} = {points:,} points{kind}")
+    kind = f" with {counted(samples, 'sample')}" if samples else ""
+    check_memory(needed, f"a field of {cells} = {counted(points, 'point')}{kind}")

@@ -9,6 +9,7 @@ from sparsefield.cli import options
 from sparsefield.cli.progress import duration
 from sparsefield.cli.tables import new_table
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 
 if TYPE_CHECKING:
     from sparsefield.evaluation.scattered import BaselineScores, ScatteredReport
@@ -69,8 +70,9 @@ def _load(name: str) -> "Interpolator":
 
 def _show(report: "ScatteredReport") -> None:
     console = Console()
-    split = "the table's split" if report.folds == 1 else f"{report.folds} folds"
-    console.print(f"{report.data}: {report.n_train} rows, {report.n_test} hidden by {split}")
+    split = "the table's split" if report.folds == 1 else counted(report.folds, "fold")
+    rows = f"{counted(report.n_train, 'row')}, {report.n_test} hidden by {split}"
+    console.print(f"{report.data}: {rows}")
     table = new_table(*(name.replace("_", " ") for name in COLUMNS), "seconds")
     if report.mean and report.predictive:
         own = vars(report.mean) | vars(report.predictive)

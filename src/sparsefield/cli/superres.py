@@ -11,6 +11,7 @@ from sparsefield.cli.figures import check_figure, write_figure
 from sparsefield.cli.progress import count_fields, duration
 from sparsefield.cli.tables import FORMATS, footnotes, numbers, score_table
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 
 if TYPE_CHECKING:
     from sparsefield.evaluation.predictors import SamplingConfig
@@ -109,7 +110,7 @@ def _measure(
 def _show(report: "SuperresReport") -> None:
     console, head, side = Console(highlight=False), report.head, report.observed
     console.print(
-        f"{head.n} fields of {head.data}, {head.split} masks of seed "
+        f"{counted(head.n, 'field')} of {head.data}, {head.split} masks of seed "
         f"{head.seed}, {head.density:.0%} of {side} x {side} cells observed"
     )
     for size, part in report.sizes.items():

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from sparsefield.core.words import counted
+
 if TYPE_CHECKING:
     from sparsefield.evaluation.report import Summary
     from sparsefield.evaluation.samplers import SamplerComparison, SamplerRow
@@ -97,7 +99,8 @@ def footnotes(summaries: Mapping[str, "Summary | None"], items: int) -> list[str
     for name, summary in summaries.items():
         notes = Counter((summary and summary.notes) or {})
         common = notes.most_common(NOTES)
-        lines += [f"{name}: {text} ({count} of {items} fields)" for text, count in common]
+        fields = counted(items, "field")
+        lines += [f"{name}: {text} ({count} of {fields})" for text, count in common]
         if len(notes) > NOTES:
             lines.append(f"{name}: {len(notes) - NOTES} other notes are in the JSON report")
     return lines

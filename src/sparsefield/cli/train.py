@@ -13,6 +13,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from sparsefield.cli.progress import show_training
 from sparsefield.cli.status import Status
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 
 if TYPE_CHECKING:
     from sparsefield.training.config import TrainConfig
@@ -141,7 +142,7 @@ def _banner(run: "Run", config: "TrainConfig") -> str:
 
     device = choose_device(config.device)
     kind = str(autocast_type(config.precision, device) or torch.float32).removeprefix("torch.")
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = f", {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
     settings = " ".join(f"{key}={value}" for key, value in config.model.items() if key != "name")
     return (
         f"model {config.model['name']} {settings}".rstrip()

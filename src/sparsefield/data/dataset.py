@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparsefield.core.checks import refuse_empty_channels
 from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.core.words import counted
 from sparsefield.data.axes import CHANNELS, Channels, understand_axes
 from sparsefield.data.conversion import real_array
 from sparsefield.data.formats.datasets import read_examples
@@ -100,8 +101,7 @@ class FieldDataset:
     def summary(self) -> str:
         """Number of items, grid, channels and what the values are, in words."""
         grid = " x ".join(map(str, self.shape))
-        count = f"{len(self)} item{'s' * (len(self) > 1)}"
-        channels = f"{self.channels} channel{'s' * (self.channels > 1)}"
+        count, channels = counted(len(self), "item"), counted(self.channels, "channel")
         kind = "bytes (255 stands for 1)" if self.is_images else "numbers"
         gaps = (
             "" if self.known is None else f", {1 - float(self.known.double().mean()):.1%} missing"

@@ -119,8 +119,8 @@ class Frame:
         for name, (low, high) in zip(names, bounds, strict=True):
             if not high > low:
                 raise InputError(
-                    f"all {len(points)} points have the same {name}, {low:g}: an extent of zero "
-                    "spans no map; measure elsewhere, leave the axis out, or give a frame"
+                    f"all points have the same {name}, {low:g}: an extent of zero spans no map; "
+                    "measure elsewhere, leave the axis out, or give a frame"
                 )
         sides = [
             _with_room(*side, margin, axis_kind(name, unit))

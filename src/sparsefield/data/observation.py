@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 from sparsefield.data.conversion import ArrayLike, inside, split_mask
 from sparsefield.data.frame import Frame
 from sparsefield.data.observation_parts import (
@@ -111,8 +112,8 @@ class Observation:
         noise = "" if self.noise is None else ", noisy"
         where = "" if self.frame is None else f", {self.frame.describe()}"
         return (
-            f"Observation({sets}{self.count} points, {self.dims}-D, {self.channels} channels"
-            f"{size}{noise}{where})"
+            f"Observation({sets}{counted(self.count, 'point')}, {self.dims}-D, "
+            f"{counted(self.channels, 'channel')}{size}{noise}{where})"
         )
 
     @classmethod
@@ -162,7 +163,8 @@ class Observation:
         """
         if len(quantities) != self.channels:
             raise InputError(
-                f"{self.channels} channels take as many labels, got {len(quantities)}"
+                f"a label for each of {counted(self.channels, 'channel')} is expected, "
+                f"got {len(quantities)}"
             )
         found = tuple(Quantity(*map(str, each)) for each in quantities)
         return self._checked(*self._tensors, self.grid, self.frame, found)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.core.memory import check_memory
+from sparsefield.core.words import counted
 from sparsefield.data.conversion import ArrayLike, inside, real_array, real_tensor
 from sparsefield.data.frame import Frame, axis_kind
 from sparsefield.data.grids import cell_centres
@@ -277,7 +278,7 @@ class Points:
 
     def __repr__(self) -> str:
         """Say how many points there are, without the numbers."""
-        return f"Points({len(self)} points, {self.dims}-D)"
+        return f"Points({counted(len(self), 'point')}, {self.dims}-D)"
 
     def __len__(self) -> int:
         """Number of points L."""

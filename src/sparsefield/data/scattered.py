@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 from sparsefield.data.normalize import Normalizer
 
 # Cells of the grid that stands for the domain, for each point of an item.
@@ -49,8 +50,8 @@ class ScatteredDataset:
         few = self.known.sum(1) < 2
         if few.any():
             raise InputError(
-                f"{self.name}: {int(few.sum())} of {len(self)} items have fewer than two points; "
-                "one is to be observed and one to be predicted"
+                f"{self.name}: {int(few.sum())} of {counted(len(self), 'item')} have fewer than "
+                "two points; one is to be observed and one to be predicted"
             )
         if self.size and len(self.size) != shapes[0][-1]:
             raise InputError(
@@ -61,8 +62,9 @@ class ScatteredDataset:
     def summary(self) -> str:
         """Number of items, points and channels in words."""
         return (
-            f"{len(self)} items of up to {self.points} points in {self.coords.shape[-1]} "
-            f"dimensions with {self.channels} channel{'s' * (self.channels > 1)} of numbers"
+            f"{counted(len(self), 'item')} of up to {counted(self.points, 'point')} in "
+            f"{self.coords.shape[-1]} dimensions with {counted(self.channels, 'channel')} of "
+            "numbers"
         )
 
     def __repr__(self) -> str:

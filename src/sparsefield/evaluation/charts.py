@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 from sparsefield.data.dataset import FieldDataset
 from sparsefield.data.masks import Target, target_indices
 from sparsefield.evaluation.calibration import LEVELS
@@ -116,10 +117,10 @@ def score_figure(report: Comparison) -> "Figure":
     colours = {name: _colour(report, name) for name in report.ranking}
     head = report.head
     title = (
-        f"{head.data}, {head.n:,} fields, {head.density:.0%} observed; "
+        f"{head.data}, {counted(head.n, 'field')}, {head.density:.0%} observed; "
         f"95 % intervals over fields\n"
         f"red: the reference, {report.reference}; * another PSNR than it "
-        f"(paired, 5 % over {report.comparisons} comparisons); grey: baselines"
+        f"(paired, 5 % over {counted(report.comparisons, 'comparison')}); grey: baselines"
     )
     charts = _charts(MEAN_CHARTS, means, labels, colours)
     return plot_scores(charts + _charts(SAMPLE_CHARTS, samples, labels, colours), title)
@@ -225,7 +226,7 @@ def _calibration_title(report: Evaluation, samples: Summary) -> str:
         scores.append(f"{title} {samples[name].text(f'.{digits}f')}")
     return (
         f"{head.model}: {how.samples} samples ({how.sampler}, {how.steps} "
-        f"steps) of {head.n:,} fields of {head.data}, {head.density:.0%} observed\n"
+        f"steps) of {counted(head.n, 'field')} of {head.data}, {head.density:.0%} observed\n"
         f"{', '.join(scores)}"
     )
 
@@ -235,7 +236,8 @@ def trade_off_figure(report: SamplerComparison) -> "Figure":
     head = report.head
     panels = [_trade_off(report, score, title) for score, title in TRADE_OFFS.items()]
     title = (
-        f"{head.model} on {head.data}: {head.n:,} fields, {report.samples} samples, "
+        f"{head.model} on {head.data}: {counted(head.n, 'field')}, "
+        f"{counted(report.samples, 'sample')}, "
         f"{head.density:.0%} observed; 95 % intervals; rings: the average of all samples"
     )
     return plot_trade_off(panels, title)
@@ -272,10 +274,10 @@ def sampler_figure(report: SamplerComparison) -> "Figure":
     colours = {name: REFERENCE if name == first else MODEL for name in summaries}
     head = report.head
     title = (
-        f"{head.data}, {head.n:,} fields, {head.density:.0%} observed; "
+        f"{head.data}, {counted(head.n, 'field')}, {head.density:.0%} observed; "
         f"95 % intervals over fields\n"
         f"red: the reference, {first}; * another PSNR than it "
-        f"(paired, 5 % over {len(ranked) - 1} comparisons)"
+        f"(paired, 5 % over {counted(len(ranked) - 1, 'comparison')})"
     )
     return plot_scores(_charts(SAMPLE_CHARTS, summaries, labels, colours), title)
 

@@ -10,6 +10,7 @@ import numpy as np
 from sparsefield.baselines.points import BaselineWarning
 from sparsefield.baselines.registry import available_baselines, reconstruct_baseline
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 from sparsefield.data.observation import Observation
 from sparsefield.data.query import Points
 from sparsefield.metrics.statistics import Estimate, percentiles
@@ -88,7 +89,7 @@ class Check:
         width = max(len(each.name) for each in rows)
         unit = f" {self.unit}" if self.unit else ""
         lines = [f"{r.name:{width}}  RMSE {r.rmse:.4g}{unit}  MAE {r.mae:.4g}{unit}" for r in rows]
-        groups = f" of {self.block.max() + 1} groups, each" if self.grouped else ""
+        groups = f" of {counted(self.block.max() + 1, 'group')}, each" if self.grouped else ""
         head = f"check: {len(self.block):,} of {self.of:,} measurements{groups} held back"
         return "\n".join([head, *lines, self._verdict(unit)])
 

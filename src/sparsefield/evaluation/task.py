@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 from sparsefield.data.cells import CellGrids
 from sparsefield.data.dataset import FieldDataset
 from sparsefield.data.masks import (
@@ -189,8 +190,8 @@ def _missing(index: Tensor, valid: Tensor | None, points: int) -> Tensor:
     missing = torch.ones(len(index), points, dtype=torch.bool)
     if valid is None:
         return missing.scatter(1, index, False)
-    for item, (row, counted) in enumerate(zip(index, valid, strict=True)):
-        missing[item, row[counted]] = False
+    for item, (row, known) in enumerate(zip(index, valid, strict=True)):
+        missing[item, row[known]] = False
     return missing
 
 
@@ -215,7 +216,7 @@ def check_fit(model: Model, fields: FieldDataset) -> None:
     needs = (len(model.spec.shape), model.spec.normalizer.channels)
     if has != needs:
         raise InputError(
-            f"model '{model.name}' takes {needs[0]}-D fields of {needs[1]} channels; "
+            f"model '{model.name}' takes {needs[0]}-D fields of {counted(needs[1], 'channel')}; "
             f"{fields.name} has {has[0]}-D fields of {has[1]}"
         )
     fields.check_range(model.spec.normalizer, f"model '{model.name}'")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 from sparsefield.data.observation import Observation
 from sparsefield.figures.panels import Panel, decibels, lay_out, show_rows
 
@@ -38,7 +39,7 @@ def plot_field(
     if shape is None:
         raise InputError("free points have no picture; ask for the field at a Grid")
     panels = {
-        "observed": Panel(observed_picture(obs, shape), f"{obs.count} points"),
+        "observed": Panel(observed_picture(obs, shape), f"{counted(obs.count, 'point')}"),
         "mean": Panel(lay_out(mean, shape)),
     }
     if sample is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.core.files import dump_json
+from sparsefield.core.words import counted
 from sparsefield.data.formats import need_handler
 from sparsefield.data.formats.netcdf import to_dataset
 from sparsefield.data.frame import Frame
@@ -80,8 +81,9 @@ class Field:
         """Say what was reconstructed, without the numbers."""
         count = 0 if self.samples is None else len(self.samples)
         return (
-            f"Field({self.at}, {self.mean.shape[-1]} channels, {count} samples, from "
-            f"{self.obs.count} observations, nfe={self.nfe}, seconds={self.seconds:.2f})"
+            f"Field({self.at}, {counted(self.mean.shape[-1], 'channel')}, "
+            f"{counted(count, 'sample')}, from {counted(self.obs.count, 'observation')}, "
+            f"nfe={self.nfe}, seconds={self.seconds:.2f})"
         )
 
     @property

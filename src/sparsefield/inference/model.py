@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 from sparsefield.data.cells import CellGrids
 from sparsefield.data.frame import Frame
 from sparsefield.data.observation import Observation
@@ -46,7 +47,7 @@ class Model:
         grid = " x ".join(map(str, self.spec.shape))
         return (
             f"Model('{self.name}', {self.spec.model}, {len(self.spec.shape)}-D, "
-            f"{self.spec.normalizer.channels} channels, trained on {grid}, "
+            f"{counted(self.spec.normalizer.channels, 'channel')}, trained on {grid}, "
             f"{self.parameters / 1e6:.2g} M weights, {self.device})"
         )
 

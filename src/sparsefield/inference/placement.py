@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 from sparsefield.inference.field import Field
 
 # Fewer samples say next to nothing on a covariance.
@@ -147,8 +148,8 @@ def _checked(
     may, matters = (_mask(mask, samples.shape[1]) for mask in (candidates, targets))
     if not 1 <= k <= min(int(may.sum()), len(samples) - 2):
         raise InputError(
-            f"{k} places cannot be chosen of {int(may.sum())} candidates with "
-            f"{len(samples)} samples"
+            f"{counted(k, 'place')} cannot be chosen of "
+            f"{counted(int(may.sum()), 'candidate')} with {counted(len(samples), 'sample')}"
         )
     if not matters.any():
         raise InputError("no point matters: targets are all False")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.core.memory import check_memory, reconstruction_bytes
+from sparsefield.core.words import counted
 from sparsefield.data.cells import CellGrids
 from sparsefield.data.conversion import SAME_POINT
 from sparsefield.data.measurement import true_values
@@ -95,7 +96,7 @@ class Posterior:
     def __repr__(self) -> str:
         """Say what is known of what, in one line."""
         inflated = f", inflated by {self.inflation.factor:.3g}" if self.inflation.nfe else ""
-        return f"Posterior('{self.name}' given {self.obs.count} points{inflated})"
+        return f"Posterior('{self.name}' given {counted(self.obs.count, 'point')}{inflated})"
 
     @cached_property
     def grid(self) -> tuple[int, ...]:
@@ -286,8 +287,8 @@ class Posterior:
                 f"model '{self.name}' works in {self.obs.dims} dimensions; {at} has {at.dims}"
             )
         needed = reconstruction_bytes(len(at), at.dims, self.obs.channels, max(samples, 0))
-        more = f" with {samples} samples" if samples else ""
-        check_memory(needed, f"a field at {at}, {len(at):,} points{more},")
+        more = f" with {counted(samples, 'sample')}" if samples else ""
+        check_memory(needed, f"a field at {at}, {counted(len(at), 'point')}{more},")
         self._cells(at)
         return at
 
@@ -317,7 +318,8 @@ class Posterior:
             )
         if obs.channels != channels:
             raise InputError(
-                f"model '{self.name}' has {channels} channels; observations have {obs.channels}"
+                f"model '{self.name}' has {counted(channels, 'channel')}; observations have "
+                f"{obs.channels}"
             )
 
     def _check_range(self) -> None:

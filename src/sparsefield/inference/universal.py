@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.core.memory import check_memory, reconstruction_bytes
+from sparsefield.core.words import counted
 from sparsefield.data.observation import Observation
 from sparsefield.data.query import Grid, Points, check_query
 from sparsefield.inference.conditioned import Progress, silent
@@ -135,7 +136,7 @@ class InterpolatorPosterior:
 
     def __repr__(self) -> str:
         """Say what is known of what, in one line."""
-        return f"InterpolatorPosterior('{self.name}' given {self.obs.count} points)"
+        return f"InterpolatorPosterior('{self.name}' given {counted(self.obs.count, 'point')})"
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -217,8 +218,8 @@ class InterpolatorPosterior:
             )
         needed = reconstruction_bytes(len(at), at.dims, self.obs.channels, samples)
         needed += len(at) * self.obs.channels * 8 * 6 * PARTS
-        more = f" with {samples} samples" if samples else ""
-        check_memory(needed, f"a field at {at}, {len(at):,} points{more},")
+        more = f" with {counted(samples, 'sample')}" if samples else ""
+        check_memory(needed, f"a field at {at}, {counted(len(at), 'point')}{more},")
         if isinstance(at, Grid):
             self._check_spanned(at)
         return at

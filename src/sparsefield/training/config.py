@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.core.words import counted
 from sparsefield.data.normalize import Normalizer
 from sparsefield.flow.flow import PREDICTIONS
 from sparsefield.flow.noise import NOISES
@@ -165,7 +166,7 @@ class TrainConfig:
     @property
     def length(self) -> str:
         """How long the run lasts, in words."""
-        return f"{self.steps} steps" if self.steps else f"{self.epochs} epochs"
+        return counted(self.steps, "step") if self.steps else counted(self.epochs, "epoch")
 
     def spec(self, normalizer: Normalizer, shape: tuple[int, ...]) -> ModelSpec:
         """Describe the model for fields with these channels on a grid of this shape."""

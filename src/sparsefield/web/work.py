@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsefield.baselines.points import Prediction
 from sparsefield.baselines.registry import available_baselines, reconstruct_baseline
 from sparsefield.core.errors import InputError
+from sparsefield.core.words import counted
 from sparsefield.data.colour import match_channels
 from sparsefield.data.formats.reading import read
 from sparsefield.data.observation import Observation
@@ -185,8 +186,9 @@ def _check_size(at: Grid, obs: Observation, request: Request) -> None:
     layers = 4 + request.samples + len(request.baselines)
     if len(at) * obs.channels * layers > MOST_NUMBERS:
         raise InputError(
-            f"{at} with {request.samples} samples and {len(request.baselines)} baselines is more "
-            "than a page can show; take a smaller grid, fewer samples, or the command line"
+            f"{at} with {counted(request.samples, 'sample')} and "
+            f"{counted(len(request.baselines), 'baseline')} is more than a page can "
+            "show; take a smaller grid, fewer samples, or the command line"
         )
 
 
