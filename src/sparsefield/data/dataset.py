@@ -261,7 +261,7 @@ def open_dataset(
     with train, training, validation, valid, val, dev, test, testing, eval or evaluation, or a file
     with such a word (train-00000-of-00003.parquet, train.npy in an .npz). Data that are divided by
     other names are refused. A single file has no splits, nor has a folder with all files in one
-    place: all of it is read, and `remarks` say so.
+    place: all of it is read, and the `remarks` of the result say so.
 
     Args:
         path: A parquet file or folder in the Hugging Face layout (struct column `image` or `img`
@@ -269,18 +269,20 @@ def open_dataset(
             folder, a .npy/.npz array of shape (N, *grid, C), or fields along time in NetCDF.
         split: Which part to read where names tell parts apart: "train", "validation" or "test";
             "all" reads everything, whatever the names.
-        limit: Number of items at most, from the first; all if None.
-        size: Grid to area-average to; images of other aspect are cropped at the centre first.
-        channels: How the last axis of an array is understood: "last" holds channels, "none" is an
-            axis of the grid. With "auto" up to 4 entries are channels, and more are refused.
+        limit: Number of items at most, from the first, at least 1; all if None.
+        size: Cells along each axis of the grid to area-average to, at least 1; images of other
+            aspect are cropped at the centre first.
+        channels: What the last axis of an array is: with "last" the channels, with "none" an axis
+            of the grid. With "auto" up to 4 entries are channels, and more are refused.
         image_size: As `size`, but for images only, and only where it divides their grid.
 
     Returns:
-        The data set, images as uint8.
+        The data set: images as uint8, all else as float32.
 
     Raises:
         InputError: The data are missing, of no supported kind, damaged, ambiguous, larger than
-            memory allows (see `core.memory`), of several sizes without `size`, or lack the split.
+            memory allows (see `core.memory`), of several sizes without `size`, or lack the split;
+            or an argument is out of range.
     """
     select = Selection(split, limit, size, channels, image_size)
     return open_selection(path, select)

@@ -37,9 +37,9 @@ class Frame:
     \mathrm{low})`. Distances are Euclidean between `positions`: in the plane these are coordinates
     times `scales`, and on the sphere points in space at 6371 km from its centre, so that neither
     the poles nor the date line are special. "local" is the azimuthal equidistant projection, in
-    km, around the middle of the domain: two axes in place of three, exact from the middle, and
-    too long by 2 % across at 2,200 km from it. Other axes, as time or depth, follow, times their
-    scales.
+    km, around the middle of the domain, with two axes in place of three. Its distances from the
+    middle are exact; those across are too long by 2 % at 2,200 km from the middle. Other axes,
+    such as time or depth, come after these, times their scales.
 
     Args:
         names: Name of each axis, in the order of arrays.
@@ -50,12 +50,14 @@ class Frame:
         geometry: "plane", or "sphere" or "local", whose longitude and latitude are in degrees.
             "auto" is the sphere where there is an axis of each; with a third axis it is local
             within 30 degrees of the middle.
-        scales: What one unit of each axis counts in the common unit of length: kilometres on the
-            sphere. 1 by default.
+        scales: What one unit of each axis counts in the common unit of length, above 0; 1 by
+            default. That unit is the kilometre on the sphere and for "local", where the scales of
+            longitude and latitude are not used.
 
     Raises:
-        InputError: Numbers of axes differ, names repeat, bounds are no domain, or the sphere lacks
-            longitude or latitude.
+        InputError: Numbers of axes differ, names repeat, bounds are no domain, a scale is not
+            above 0, the geometry is unknown, longitude or latitude is not in degrees, or the
+            sphere lacks one of them.
     """
 
     names: tuple[str, ...]
@@ -101,10 +103,10 @@ class Frame:
         Longitudes span the shortest arc that holds them all, across the date line or not.
 
         Args:
-            coords: Physical coordinates; masked ones do not count.
+            coords: Physical coordinates (..., P); masked ones do not count.
             names: As in `Frame`.
             units: As in `Frame`.
-            margin: Room on each side, as a share of the extent.
+            margin: Room on each side, as a share of the extent, at least 0.
             geometry: As in `Frame`.
 
         Raises:
@@ -130,13 +132,16 @@ class Frame:
         return cls(tuple(names), starts, ends, units=plain, geometry=geometry)
 
     def to_dict(self) -> dict[str, list[str] | list[float]]:
-        """Return names, bounds and units in a form that JSON keeps; see `from_dict`."""
+        """Return names, bounds and units in a form that JSON keeps; see `from_dict`.
+
+        Geometry and scales are left out.
+        """
         low, high = list(self.low), list(self.high)
         return {"names": list(self.names), "low": low, "high": high, "units": list(self.units)}
 
     @classmethod
     def from_dict(cls, data: Any) -> "Frame":
-        """Return the frame of what `to_dict` returned.
+        """Return the frame of what `to_dict` returned, with the default geometry and scales.
 
         Raises:
             InputError: It is something else.
@@ -167,7 +172,7 @@ class Frame:
         return EARTH_KM * min(1.0, float(np.radians(half[degrees]).max()))
 
     def scaled(self, **scales: float) -> "Frame":
-        """Return the frame with other scales of the axes named.
+        """Return the frame with other scales, above 0, of the axes named: `scaled(time=20)`.
 
         Raises:
             InputError: There is no such axis, or a scale is not above 0.
@@ -180,10 +185,11 @@ class Frame:
     def to_unit(self, physical: ArrayLike) -> np.ndarray:
         """Return coordinates in [-1, 1] of physical ones (..., P), float64.
 
-        Longitudes may be given in any turn: -10 is 350.
+        On the sphere, longitudes may be given in any turn: -10 is 350.
 
         Raises:
-            InputError: A point lies outside the domain; the message has its range.
+            InputError: The shape is another one, or a point lies outside the domain; the message
+                has its range.
         """
         points = self._points(physical)
         low, high = np.array(self.low), np.array(self.high)
@@ -195,20 +201,28 @@ class Frame:
         return unit.clip(-1, 1)
 
     def to_physical(self, unit: ArrayLike) -> np.ndarray:
-        """Return physical coordinates of points (..., P) in [-1, 1], float64."""
+        """Return physical coordinates of points (..., P) in [-1, 1], float64.
+
+        Raises:
+            InputError: The shape is another one.
+        """
         low, high = np.array(self.low), np.array(self.high)
         return low + (self._points(unit) + 1) / 2 * (high - low)
 
     def positions(self, unit: ArrayLike) -> np.ndarray:
         """Return coordinates (..., Q), float64, whose Euclidean distance is that of the points.
 
-        Q is P in the plane and P + 1 on the sphere, where it is the chord, in km.
+        Q is P in the plane and for "local", and P + 1 on the sphere, where the distance is the
+        chord. Both "local" and the sphere are in km.
 
         References:
             Map projections: a working manual (Snyder, 1987), equations 22-4, 22-5 and 25-2.
 
         Args:
             unit: Points (..., P) in [-1, 1].
+
+        Raises:
+            InputError: The shape is another one.
         """
         points = self.to_physical(unit)
         lengths = points * np.array(self.scales)
@@ -222,7 +236,11 @@ class Frame:
         return np.concatenate([EARTH_KM * places, lengths[..., others]], axis=-1)
 
     def covering(self, physical: ArrayLike) -> "Frame":
-        """Return the frame, widened where points (..., P) lie beyond its domain."""
+        """Return the frame, widened where physical points (..., P) lie beyond its domain.
+
+        Raises:
+            InputError: The shape is another one, or a coordinate is not finite.
+        """
         points = _rows(physical, self.dims).copy()
         bounds = []
         for axis, (low, high) in enumerate(zip(self.low, self.high, strict=True)):

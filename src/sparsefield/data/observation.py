@@ -53,8 +53,9 @@ class Observation:
         values: Measured values, shape (M, C) or (B, M, C).
         noise: Standard deviation of the measurement error, at least 0, in the unit of the values:
             one number, one per row (M,), or one per row and channel (M, C), each with B in front
-            for a batch. An axis of length 1 stands for all: (1, C) is one per channel. None says
-            that the measurements are exact.
+            for a batch. An axis of length 1 stands for all: (1, C) is one per channel. None, or
+            0 everywhere, states no error: flows and baselines take the measurements as exact, and
+            `Interpolator` estimates their error.
         valid: Which rows are measurements and which are padding, bool, shape (M,) or (B, M);
             all are if it is not given. Rows that are not valid may hold anything, and become 0.
         grid: Cells along each axis of the grid whose cells were observed, P numbers; None for
@@ -62,13 +63,17 @@ class Observation:
         frame: The domain in physical units, which [-1, 1] stands for. `Observation.at` takes
             coordinates in these units.
 
+    Attributes:
+        quantities: Name and unit of each channel, empty where unknown; `labelled` sets them.
+
     Floating-point tensors keep their type. Arrays and sequences become float64 where float32 would
     lose digits, and float32 elsewhere. Rows of masked arrays that are masked were not observed:
     they are left out, or are not valid in a batch.
 
     Raises:
         InputError: Shapes disagree, these are no real numbers, no row is a measurement, or a valid
-            row is NaN, infinite, outside [-1, 1] or masked in a part of its channels.
+            row is NaN, infinite, outside [-1, 1] or masked in a part of its channels. Or a noise
+            is negative or not finite, or grid or frame have other axes than the coordinates.
     """
 
     coords: Tensor
@@ -156,7 +161,10 @@ class Observation:
         return cls(coords, values, noise, frame=frame)
 
     def labelled(self, *quantities: tuple[str, str]) -> "Observation":
-        """Return it with a name and a unit for each channel, which results carry.
+        """Return it with labels of its channels, which results carry.
+
+        Args:
+            quantities: Name and unit of each channel, as ("temperature", "K").
 
         Raises:
             InputError: Their number is not that of the channels.
@@ -337,7 +345,11 @@ class Observation:
         return self._checked(*self._rows(torch.as_tensor(rows)), *self._about)
 
     def pad(self, count: int) -> "Observation":
-        """Return it with zero rows, which are not valid, appended up to `count` rows."""
+        """Return it with zero rows, which are not valid, appended up to `count` rows.
+
+        Raises:
+            InputError: It has more rows than that.
+        """
         extra = count - self.count
         if extra < 0:
             raise InputError(f"cannot pad {self.count} observations to {count}")
@@ -351,13 +363,20 @@ class Observation:
         )
 
     def on_grid(self, grid: Sequence[int] | None) -> "Observation":
-        """Return it as observations of cells of a grid with so many cells along each axis."""
+        """Return it as observations of cells of a grid, or of points.
+
+        Args:
+            grid: Cells along each axis, P numbers of at least 1; None for points.
+
+        Raises:
+            InputError: These are others.
+        """
         return self._checked(
             *self._tensors, read_grid(grid, self.dims), self.frame, self.quantities
         )
 
     def repeat(self, samples: int) -> "Observation":
-        """Return the batch S times in a row, for S samples: shape (S B, M, ...).
+        """Return the batch S times in a row, for S samples, at least 1: shape (S B, M, ...).
 
         `unflatten(0, (S, B))` on a result separates the samples again.
         """
@@ -366,7 +385,7 @@ class Observation:
         return self._checked(*copies, *self._about)
 
     def merged(self) -> "Observation":
-        r"""Return it with one row a place: what models and baselines are given.
+        r"""Return it with one row a place, as a flow is given it.
 
         Readings :math:`y_i` of one place with errors of standard deviation :math:`\sigma_i` say as
         much of it as their weighted mean,
@@ -375,7 +394,7 @@ class Observation:
             \bar\sigma = \Big(\sum_i 1 / \sigma_i^2\Big)^{-1/2},
 
         which is :math:`\sigma / \sqrt n` for n alike. Exact readings outweigh all others, and must
-        agree. Points closer than `SAME_POINT` are one place.
+        agree. Points closer than 1e-6, in coordinates from -1 to 1, are one place.
 
         Returns:
             The observation itself if no place is repeated; else one whose rows are in the order

@@ -24,21 +24,21 @@ class Grid:
     The domain is that of the observations' frame, or [-1, 1]^P without one.
 
     Without `native`, a value is the mean over a cell as large as those observed, around the
-    centre. A reconstruction is then one function of the coordinates, and grids agree at shared
-    points. With `native`, a value is the mean over the grid's own cell: on a finer grid it is
-    sharper, and the cells within an observed one have the observed mean.
+    centre. A posterior mean is then one function of the coordinates, if the model claims
+    `query_invariant`: grids agree at shared points. With `native`, a value is the mean over the
+    grid's own cell: on a finer grid it is sharper, and the cells within an observed one have the
+    observed mean.
 
     Args:
-        shape: Cells along each axis, at least 1.
-        native: Give values at the grid's native resolution. It takes a model that is
-            `resolution_aware`, and a grid finer or coarser than the observed one by the same
-            factor along all axes.
+        shape: Cells along each axis, at least 1: P numbers, or one sequence of them.
+        native: Give means over the grid's own cells. It takes a model that is `resolution_aware`,
+            and a grid finer or coarser than the observed one by the same factor along all axes.
 
     Attributes:
         frame: The frame whose domain it covers; None for [-1, 1].
 
     Raises:
-        InputError: There is no axis, or one without a cell.
+        InputError: There is no axis, or not a whole number of cells along it.
     """
 
     frame: Frame | None = None
@@ -50,6 +50,8 @@ class Grid:
     @classmethod
     def spaced(cls, *steps: float) -> "Spacing":
         """Return the grid of the multiples of a step along each axis that lie in the domain.
+
+        The observations must have a frame.
 
         Args:
             steps: Distance of neighbours along each axis, in its unit; one number for all.
@@ -67,7 +69,8 @@ class Grid:
             other: An xarray DataArray or Dataset, or a mapping from names to positions (n,).
 
         Raises:
-            InputError: It has no axes with coordinates.
+            InputError: It has no axes with coordinates, or those along an axis are not finite, or
+                neither rise nor fall.
         """
         return Lattice(_axes_of(other))
 
@@ -259,7 +262,7 @@ class Points:
         frame: The frame that the coordinates are in; None for [-1, 1].
 
     Raises:
-        InputError: The shape is another one, or a coordinate is not finite.
+        InputError: The shape is another one, or a coordinate is no finite number.
     """
 
     shape = None

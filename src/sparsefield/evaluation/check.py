@@ -120,8 +120,9 @@ def check_model(
 ) -> Check:
     """Hold measurements back, predict them from the rest, and score the model and the baselines.
 
-    Without groups a random share is held back, at once. With groups, as tracks or stations, every
-    group is predicted from the others; of more than ten groups, several are left out at a time.
+    Without groups a random share is held back, at once. With groups, such as tracks or stations,
+    every group is predicted from the others; of more than ten groups, several are left out at a
+    time.
 
     Args:
         model: A model, with `name` and `condition`.
@@ -132,7 +133,8 @@ def check_model(
         seed: Seed of what is held back.
 
     Raises:
-        InputError: There are too few measurements, or there is one group only.
+        InputError: There are too few measurements, there is one group only, groups do not fit the
+            rows, or the share is out of range.
     """
     obs = obs.merged() if groups is None else obs
     valid = obs.valid.cpu().numpy()

@@ -71,7 +71,7 @@ class Conditioned:
             noise: Source noise (B, L, C); the network starts from it, as in training.
             grids: As in `at`.
             chunk: Points computed at a time, all if None.
-            progress: Called with the number of points done after each chunk.
+            progress: Called after each chunk with the number of points in it.
         """
         size = chunk or coords.shape[1]
         means = []

@@ -33,9 +33,9 @@ class Provenance(NamedTuple):
         model: Name of the model.
         nfe: Evaluations of the network per point, those of all samples and of recalibration
             together.
-        seconds: Wall-clock time.
-        sampler: What made the samples, or None without.
-        seed: Seed of the samples, or None without.
+        seconds: Wall-clock time in seconds.
+        sampler: What made the samples, or None without samples.
+        seed: Seed of the samples, or None without samples.
         inflation: Factor by which recalibration scaled the samples' deviations from the mean.
     """
 
@@ -57,7 +57,7 @@ class Field:
     Attributes:
         mean: Posterior mean (L, C).
         at: The grid or the points.
-        obs: The observations (M, P), (M, C).
+        obs: The observations, coords (M, P) and values (M, C).
         std: Standard deviation (L, C), of the samples or as the model states it; None for fewer
             than two samples of a model that states none.
         samples: Posterior samples (S, L, C), or None.
@@ -113,7 +113,7 @@ class Field:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock time."""
+        """Wall-clock time in seconds."""
         return self.made.seconds
 
     @property
@@ -123,15 +123,14 @@ class Field:
 
     @property
     def spread(self) -> float:
-        """The same as `inflation`."""
+        """Another name of `inflation`."""
         return self.inflation
 
     @property
     def estimate(self) -> Tensor:
         """The field (L, C) that the evaluations were spent on.
 
-        It is the posterior mean without samples, the sample where there is one, and else the mean
-        of the samples.
+        It is the posterior mean where there are no samples, and else the mean of the samples.
         """
         return self.mean if self.samples is None else self.samples.mean(0)
 
@@ -159,7 +158,7 @@ class Field:
             levels: Q numbers between 0 and 1.
 
         Raises:
-            InputError: There are neither, or a level is out of range.
+            InputError: The model states none and there are no samples, or a level is out of range.
 
         References:
             Sample quantiles in statistical packages (Hyndman & Fan, 1996), definition 6.
@@ -192,11 +191,12 @@ class Field:
         """Return what there is to write, laid out on the grid if there is one.
 
         Returns:
-            `mean`, `coords` in the units of the frame and, with samples or of a model that states
-            them, `samples`, `std`, `quantiles` and their `levels`: those of LEVELS, or of them
-            that so many samples tell. `made` is how it was made, as JSON; `channels` and
-            `channel_units` are what the observations say of their values. A frame adds `names` and
-            `units` of its axes, and what was observed: `stations` (M, P) and `readings` (M, C).
+            `mean`, and `coords` in the units of the frame. With samples, or of a model that states
+            them, also `samples`, `std`, `quantiles` and their `levels`: those of 0.05, 0.25, 0.5,
+            0.75 and 0.95 that the number of samples allows. `made` is how it was made, as JSON.
+            `channels` and `channel_units` are what the observations say of their values. A frame
+            adds `names` and `units` of its axes, and what was observed: `stations` (M, P) and
+            `readings` (M, C).
         """
         count = 0 if self.samples is None else len(self.samples)
         stated = self.marginal is not None
@@ -226,17 +226,24 @@ class Field:
         return {name: np.asarray(each) for name, each in found.items()}
 
     def save(self, path: str | Path) -> None:
-        """Write the field in the format of the suffix: `.npz` for all of it, `.png` for its mean.
+        """Write the field in the format of the suffix.
+
+        `.npz`, `.nc` and `.zarr` keep all of it, `.csv` and `.parquet` a row for each point, and
+        `.png` its mean, as an image or, in units, as a map.
 
         Raises:
-            InputError: The suffix is another one, free points are to be an image, or the file
-                cannot be written.
+            InputError: The suffix is another one, a package is missing, free points are to be an
+                image, or the file cannot be written.
         """
         path = Path(path)
         need_handler(path, "field").load()(path, self.arrays())
 
     def plot(self) -> "Figure":
-        """Show observations, mean, one sample and standard deviation; returns the figure."""
+        """Return a figure of the observations, the mean, one sample and the standard deviation.
+
+        Raises:
+            InputError: The points form no grid, or matplotlib is not installed.
+        """
         from sparsefield.figures.field import plot_field
 
         sample = None if self.samples is None else self.samples[0]

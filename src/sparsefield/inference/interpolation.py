@@ -78,10 +78,12 @@ class Measurements:
     Args:
         coords: Positions (N, P) of one to three axes, in units that are the same on every axis.
         values: Measurements (N,).
-        noise: Standard deviation of the error, one or of each (N,); None if it is unknown.
+        noise: Standard deviation of the error, at least 0, one or of each (N,); None if it is
+            unknown.
 
     Raises:
-        InputError: There are fewer than three measurements, or some are not finite.
+        InputError: There are fewer than three measurements, shapes disagree, or a number is not
+            finite or a noise negative.
     """
 
     def __init__(
@@ -154,8 +156,8 @@ def interpolate(
         model: The network.
         measurements: What was measured.
         query: Positions, in the units of the measurements'.
-        chunk: Queries at a time at most.
-        progress: Called with the number of queries done after each part.
+        chunk: Queries at a time at most, at least 1; 2048 by default.
+        progress: Called after each part with the number of queries in it.
 
     Raises:
         InputError: The queries have other axes than the measurements, or are not finite.

@@ -19,9 +19,12 @@ def load(name: str | Path = "default", device: str | torch.device = "cpu") -> An
     """Load a bundled model by name, or a trained one by run folder or file.
 
     Args:
-        name: Name of a bundled model, as 'default' for colour images and 'universal' for scattered
-            measurements of any scalar field; or a path.
-        device: Where a flow is to compute; interpolators do so on the CPU.
+        name: Name of a bundled model, such as 'default' for colour images and 'universal' for
+            scattered measurements of any scalar field; or a path.
+        device: Where a flow is to compute, as torch names it; interpolators do so on the CPU.
+
+    Returns:
+        A flow as a `Model`, or an `Interpolator`.
 
     Raises:
         InputError: There is no such model, or the file is damaged.

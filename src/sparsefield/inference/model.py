@@ -109,9 +109,9 @@ class Model:
 
         Args:
             obs: Observations of one field in physical units, coords (M, P) and values (M, C).
-            chunk: Points of the mean that are computed at a time. By default as many as keep
-                memory bounded, or all where the model lets points depend on each other.
-            progress: Called with the number of points of a mean done after each chunk.
+            chunk: Points of the mean that are computed at a time, at least 1. By default as many
+                as keep memory bounded, or all where the model lets points depend on each other.
+            progress: Called after each chunk with the number of points in it.
 
         Raises:
             InputError: The observations or the chunk do not fit the model.
@@ -159,7 +159,7 @@ def posterior_mean(
         coords: Points (B, L, P).
         noise: Source noise (B, L, C); the network starts from it, as in training.
         chunk: Points computed at a time, all if None.
-        progress: Called with the number of points done after each chunk.
+        progress: Called after each chunk with the number of points in it.
         grids: The grid whose cells are at the points, if means over them are asked for; means over
             cells like those observed if None.
 

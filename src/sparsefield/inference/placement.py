@@ -53,15 +53,16 @@ def place(
         Active learning with statistical models (Cohn et al., 1996).
 
     Args:
-        field: A field of one channel with joint samples; some hundred are enough.
+        field: A field of one channel with joint samples, at least 10; some hundred are enough.
         k: How many places, at least 1.
         candidates: Which of its points may be measured (L,), bool; all by default.
         targets: Which of its points matter (L,), bool; all by default.
-        noise: Standard deviation of a new measurement's error, where the samples are of the
-            noise-free field.
+        noise: Standard deviation of a new measurement's error, at least 0, in the unit of the
+            values, where the samples are of the noise-free field.
 
     Raises:
-        InputError: There are too few samples or candidates, or there are several channels.
+        InputError: There are too few samples or candidates, there are several channels, a mask
+            does not fit, or the noise is negative.
     """
     samples, may, matters = _checked(field, k, candidates, targets)
     if noise < 0:

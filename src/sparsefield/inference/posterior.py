@@ -44,8 +44,8 @@ class Inflation(NamedTuple):
     """A scaling of the samples' deviations from the mean.
 
     Attributes:
-        factor: By how much they are scaled.
-        nfe: Evaluations of the network that it took to find out.
+        factor: By how much they are scaled, above 0.
+        nfe: Evaluations of the network that it took to find the factor.
     """
 
     factor: float = 1.0
@@ -55,9 +55,10 @@ class Inflation(NamedTuple):
 class Posterior:
     """What a model knows of a field given observations of it; see `Model.condition`.
 
-    Results are functions of the coordinates: grids agree at shared points, unless a grid asks for
-    its native resolution. Exact observations are reproduced exactly. Only an autoencoder
-    reproduces them approximately, as its code does not hold all of them.
+    The mean of a model that claims `query_invariant` is a function of the coordinates: grids agree
+    at shared points, unless one asks for its native resolution. Exact observations are reproduced
+    exactly. Only an autoencoder reproduces them approximately, because its code does not hold all
+    of them.
 
     Args:
         flow: The flow, in evaluation mode.
@@ -69,6 +70,7 @@ class Posterior:
         progress: See `Model.condition`.
 
     Attributes:
+        name: Name of the model.
         obs: The observations, one row a place.
         inflation: How `recalibrated` scales samples.
     """
@@ -108,7 +110,7 @@ class Posterior:
         return self.obs.grid or self._spec.observed_grid(self.obs.count)
 
     def mean(self, at: Grid | Points | None = None, *, seed: int = 0) -> Field:
-        """Return the posterior mean, whose squared error is least, by one evaluation.
+        """Return the posterior mean, whose expected squared error is least, by one evaluation.
 
         Args:
             at: Where; by default on the grid that was observed, or else on that of training.
@@ -143,12 +145,13 @@ class Posterior:
             at: Where; by default on the grid that was observed, or else on that of training.
             n: Samples S, at least 1. Their standard deviation takes two, a 90 % interval 19.
             sampler: Integrates the flow; `samplers.Exponential(10, grid="late")` by default.
-            seed: Seed of the samples, at least 0. A sample depends on it, on its number and on
-                nothing else.
+            seed: Seed of the samples, at least 0. The noise that a sample starts from depends on
+                it, on the sample's number and on the coordinates alone. Where a model lets points
+                depend on each other, its samples do so too.
 
         Raises:
-            InputError: The query does not fit the model, would take too much memory, or n or the
-                seed is out of range.
+            InputError: The query does not fit the model or would take too much memory, n or the
+                seed is out of range, or `sampler` is no sampler.
         """
         start, at = time.perf_counter(), self._query(at, n)
         _check_counts(n, seed)
@@ -165,12 +168,12 @@ class Posterior:
         return Field(mean, at, self.obs, std=std, samples=samples, made=made)
 
     def within(self, at: Grid | Points | None, nfe: int, *, seed: int = 0) -> Field:
-        """Return the best field for an NFE budget: a number of network evaluations.
+        """Return the field that an NFE budget, a number of network evaluations, allows.
 
-        One evaluation gives the posterior mean, whose squared error is least. Up to 20 give one
-        sample. More give several samples of at least ten evaluations each. Their mean, the
-        `estimate` of the result, approaches the posterior mean. Their standard deviation says how
-        sure it is.
+        One evaluation gives the posterior mean, whose expected squared error is least. Up to 20
+        give one sample beside it. More give several samples of at least ten evaluations each.
+        Their mean, the `estimate` of the result, approaches the posterior mean. Their standard
+        deviation says how sure it is.
 
         Args:
             at: Where; None as in `mean`.
@@ -194,7 +197,7 @@ class Posterior:
         sampler: Sampler | None = None,
         seed: int = 0,
     ) -> "Posterior":
-        """Return the posterior with samples scaled so that they err as much as they vary.
+        """Return the posterior with samples scaled so that they vary as much as their mean errs.
 
         Every observation is predicted from those of the other folds, see `inflation_factor`; no
         truth is needed. Samples are made on the whole field, because a model may let a point
@@ -208,8 +211,9 @@ class Posterior:
             seed: Seed of folds and samples, at least 0.
 
         Raises:
-            InputError: There are too few observations or samples, the samples do not vary, or
-                the grid asks for its native resolution: only observed cells can be compared.
+            InputError: There are too few observations or samples, the samples do not vary, the
+                stated noise is larger than all errors, a number is out of range, or the grid asks
+                for its native resolution: only observed cells can be compared.
         """
         if samples < 2 or seed < 0:
             raise InputError(
@@ -228,7 +232,11 @@ class Posterior:
         return other
 
     def given(self, obs: Observation) -> "Posterior":
-        """Return the posterior of the same model given other observations."""
+        """Return the posterior of the same model given other observations.
+
+        Raises:
+            InputError: They do not fit the model.
+        """
         return Posterior(self._flow, self._spec, obs, name=self.name, chunk=self._chunk)
 
     def _mean_of(self, located: Located, seed: int) -> Tensor:

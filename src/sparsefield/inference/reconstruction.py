@@ -33,18 +33,21 @@ def reconstruct(
 
     Args:
         model: What `load` returned, or what it takes: the name of a bundled model or a path.
-        obs: Observations in physical units, coords (M, P) in [-1, 1] and values (M, C).
-        at: Where the field is wanted; by default on the grid that was observed, or else on that
-            of training.
-        samples: Posterior samples S; their standard deviation is the uncertainty.
-        sampler: Integrates the flow; `samplers.Exponential(10, grid="late")` by default.
+        obs: Observations of one field in physical units, coords (M, P) in [-1, 1] and values
+            (M, C).
+        at: Where the field is wanted; by default on the grid that was observed, or else on the
+            model's own.
+        samples: Posterior samples S, at least 0; their standard deviation is the uncertainty.
+        sampler: Integrates the flow; `samplers.Exponential(10, grid="late")` by default. An
+            interpolator takes none.
         seed: Seed of the samples, at least 0.
 
     Returns:
         The field in physical units; see `Posterior` for what it reproduces.
 
     Raises:
-        InputError: There is no such model, or observations or query do not fit it.
+        InputError: There is no such model, observations or query do not fit it, the field would
+            take too much memory, or a number is out of range.
     """
     if samples < 0:
         raise InputError(f"samples and seed must be at least 0, not {samples} and {seed}")

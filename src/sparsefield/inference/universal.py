@@ -86,17 +86,19 @@ class Interpolator:
     ) -> "InterpolatorPosterior":
         """Return what is known of a field given observations of it.
 
-        Their error is stated by `obs.noise`. If it is None, the error is unknown and inferred:
-        the result smooths what looks like noise, and foresees a new measurement with an error of
-        its own. State a tiny one, as 1e-9, to have exact observations reproduced.
+        Their error is stated by `obs.noise`. If that is None, the error is unknown and is
+        estimated: the result smooths what looks like noise, and predicts a new measurement, its
+        error included. State a tiny error, such as 1e-9, to have exact observations reproduced.
 
         Args:
             obs: Observations of one field: coords (M, P), values (M, C), M from 3, P from 1 to 3.
-            chunk: Points that are computed at a time at most; memory is bounded without it.
-            progress: Called with the number of points done after each part.
+            chunk: Points that are computed at a time at most, at least 1; memory is bounded
+                without it.
+            progress: Called after each part with the number of points in it.
 
         Raises:
-            InputError: There are too few observations, or they have too many dimensions.
+            InputError: These are a batch, there are too few observations, they have too many
+                dimensions, or the chunk is below 1.
         """
         return InterpolatorPosterior(self, obs, chunk=chunk, progress=progress)
 
@@ -104,10 +106,11 @@ class Interpolator:
 class InterpolatorPosterior:
     """What observations say about a field by `Interpolator`; see `Interpolator.condition`.
 
-    Results are functions of the coordinates. `mean`, `std` and quantiles come from one evaluation
-    and are of a new value at each point: of a new measurement with its error where errors are
-    unknown, of the exact value where they are stated. `field_std` is that of the noise-free field.
-    Several channels are treated one by one.
+    Results are functions of the coordinates. Mean, standard deviation and quantiles come from one
+    evaluation and describe a new value at each point. That is a new measurement, its error
+    included, where errors are unknown, and the value without an error where they are stated.
+    `Field.field_std` is the standard deviation of the noise-free field. Several channels are
+    treated one by one.
 
     Attributes:
         name: Name of the model.
@@ -147,7 +150,8 @@ class InterpolatorPosterior:
         """Return the mean with its standard deviation and quantiles, by one evaluation.
 
         Args:
-            at: Where; by default on the grid that was observed, or 64 x 64 cells in 2-D.
+            at: Where; by default on the grid that was observed, or else on one of 256 cells in
+                1-D, 64 x 64 in 2-D and 24 x 24 x 24 in 3-D.
             seed: Not used; nothing is random here.
 
         Raises:
@@ -163,20 +167,20 @@ class InterpolatorPosterior:
         sampler: Sampler | None = None,
         seed: int = 0,
     ) -> Field:
-        """Return the same with n joint samples of new values, whose marginals agree with it.
+        """Return what `mean` does, and n joint samples of new values with the same quantiles.
 
-        They are correlated as the posterior of the likeliest expert is, see `Waves`.
+        The samples are correlated as the posterior of the likeliest expert is, see `Waves`.
 
         Args:
             at: Where; None as in `mean`.
             n: Samples S, at least 1.
             sampler: None; there is no flow to integrate.
-            seed: Seed of the samples, at least 0. A sample depends on it, on its number and on the
-                position, and on nothing else.
+            seed: Seed of the samples, at least 0. Given the observations, a sample depends on it,
+                on the sample's number and on the position alone.
 
         Raises:
-            InputError: The query does not fit, n or the seed is out of range, or there is a
-                sampler.
+            InputError: The query does not fit or would take too much memory, n or the seed is out
+                of range, or there is a sampler.
         """
         if sampler is not None:
             raise InputError(f"model '{self.name}' integrates no flow; leave the sampler out")

@@ -18,7 +18,7 @@ _NEW = "__new_"  # before names of dimensions while two grids have some in commo
 
 
 class GapWarning(UserWarning):
-    """Gaps were left, as too little was observed; the message says where."""
+    """Gaps were left in a field, because too few of its values are observed."""
 
 
 class _How(NamedTuple):
@@ -40,9 +40,9 @@ class _How(NamedTuple):
 class FieldAccessor:
     """Fields of a DataArray; `import sparsefield.xarray` puts it there as `.sparsefield`.
 
-    Places are told by longitude and latitude, if there are both: distances are then those on the
-    sphere. Otherwise, they are told by every dimension but time; `coords` says which else. Each
-    entry along the other dimensions is a field of its own. Arrays of dask stay lazy, and are
+    A place is given by longitude and latitude, if there are both: distances are then those on the
+    sphere. Otherwise it is given by every dimension but time; `coords` names other coordinates.
+    Each entry along the other dimensions is a field of its own. Arrays of dask stay lazy, and are
     computed entry by entry, in parallel; chunk them along time.
 
     Args:
@@ -66,21 +66,23 @@ class FieldAccessor:
         A field with fewer than three observed values keeps its gaps, and a `GapWarning` says so.
 
         Args:
-            coords: Names of the coordinates that tell places, one to three.
-            model: "universal", or the name of a baseline.
-            noise: Standard deviation of the observations' error, if it is known: a number, or an
-                array along some dimensions of this one.
-            where: Which gaps to fill, along some dimensions of this one: an ocean's, say, and not
-                the land's. All by default.
-            return_std: Whether to return the standard deviation too; where something was observed
-                it is that of its error, 0 if that is unknown.
+            coords: Names of the coordinates that give places, one to three.
+            model: "universal", a file with its weights, or the name of a baseline.
+            noise: Standard deviation of the observations' error, at least 0, in the unit of the
+                values: a number, or an array along some dimensions of this one. None if it is
+                unknown.
+            where: Which gaps to fill, bool, along some dimensions of this one: those in an ocean,
+                say, and not those on land. All by default.
+            return_std: Whether to return the standard deviation too. Where a value was observed it
+                is that of its error, or 0 if that is unknown.
 
         Returns:
             An array of the same type, dimensions, coordinates and attributes; with `return_std`,
             a pair of it and the standard deviation.
 
         Raises:
-            InputError: The coordinates do not tell places, or the values are no real numbers.
+            InputError: The coordinates give no places, the values are no real numbers, there is no
+                such model, or it has no standard deviation.
         """
         array = _floating(self._array)
         places = find_places(array, coords)
@@ -103,9 +105,9 @@ class FieldAccessor:
         """Return the field where another array has its values: a grid, a swath, stations.
 
         Args:
-            like: Has coordinates of the same names or, for longitude and latitude, kinds.
-            coords: Names of the coordinates that tell places, here and there.
-            model: "universal", or the name of a baseline.
+            like: Has coordinates of the same names; longitude and latitude may have other names.
+            coords: Names of the coordinates that give places, in both arrays.
+            model: As in `fill`.
             noise: As in `fill`.
             return_std: Whether to return the standard deviation too.
 
@@ -114,7 +116,9 @@ class FieldAccessor:
             `return_std`, a pair of it and the standard deviation.
 
         Raises:
-            InputError: The coordinates do not tell places, or the two tell them differently.
+            InputError: The coordinates give no places, or different numbers of them do in the two
+                arrays; the values are no real numbers; there is no such model, or it has no
+                standard deviation.
         """
         array = _floating(self._array)
         places, target = find_places(array, coords), find_places(like, coords)

@@ -27,14 +27,14 @@ class DimensionWarning(UserWarning):
 class SparseFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimator):  # type: ignore[misc]
     """Predict a field anywhere from scattered measurements.
 
-    The features are coordinates, in any units that are the same on every axis: one to three for
-    the universal model, which is not fitted. With more features, which are no longer places, a
-    `DimensionWarning` says that ordinary kriging with a fitted covariance predicts instead. Put a
-    `StandardScaler` in front where features have different units.
+    The features are coordinates, in any unit that is the same on every axis: one to three for the
+    universal model, which is not fitted. With more features ordinary kriging with a fitted
+    covariance predicts instead, and a `DimensionWarning` says so. Put a `StandardScaler` in front
+    where features have different units.
 
     Args:
-        model: "universal"; a file with its weights; or a baseline: "kriging" in any number of
-            dimensions, "nearest", "idw", "linear", "cubic" and "tps" without an uncertainty.
+        model: "universal", a file with its weights, or a baseline. "kriging" takes any number of
+            dimensions; "nearest", "idw", "linear", "cubic" and "tps" state no uncertainty.
 
     Attributes:
         method_: What predicts: `model`, or "kriging" where it does not know so many features.
@@ -51,17 +51,17 @@ class SparseFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimator):  # 
         Args:
             X: Positions (N, P).
             y: Measurements (N,), or (N, C) of several fields, which are predicted one by one.
-            noise: Standard deviation of the errors, in the units of y: a number, (N,) or (N, C).
-                None if it is unknown, which is not the same as 0.
-            sample_weight: Weights (N,): a row of weight w counts as w measurements of its value
-                with independent errors, and one of weight 0 is left out.
+            noise: Standard deviation of the errors, at least 0, in the units of y: a number, (N,)
+                or (N, C). None says that it is unknown, and 0 that the measurements are exact.
+            sample_weight: Weights (N,), at least 0: a row of weight w counts as w measurements of
+                its value with independent errors, and one of weight 0 is left out.
 
         Returns:
             The estimator itself.
 
         Raises:
-            InputError: There are fewer than three different places, or exact measurements of one
-                place differ.
+            InputError: There are fewer than three different places, exact measurements of one
+                place differ, the noise does not fit, or there is no such model.
             ValueError: The arrays are not finite numbers of these shapes.
         """
         X, y = validate_data(
@@ -101,7 +101,7 @@ class SparseFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimator):  # 
             Mean (L,) or (L, C); with `return_std` a pair of it and the standard deviation.
 
         Raises:
-            InputError: The method has no standard deviation.
+            InputError: A standard deviation is wanted of a method that has none.
         """
         found = [each.predict(self._query(X)) for each in self._fitted()]
         mean = self._shaped([each.mean for each in found])
@@ -115,18 +115,20 @@ class SparseFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimator):  # 
         return mean, self._shaped(deviations)
 
     def sample_y(self, X: Any, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
-        """Sample whole fields, joint in all positions, of what `return_std` is about.
+        """Sample whole fields, joint in all positions.
+
+        They are of new measurements, or without their errors where `noise` was stated.
 
         Args:
             X: Positions (L, P).
-            n_samples: Number of samples S.
-            random_state: Seed or generator.
+            n_samples: Number of samples S, at least 1.
+            random_state: Seed, or a generator of numpy's `RandomState`.
 
         Returns:
             Samples (L, S), or (L, C, S) of several fields, as of `GaussianProcessRegressor`.
 
         Raises:
-            InputError: The method has no samples.
+            InputError: The method has no samples, or there are too many points for kriging.
         """
         query, channels = self._query(X), self._fitted()
         seed = check_random_state(random_state).randint(2**31 - 1)

@@ -33,8 +33,8 @@ def find_places(array: Any, coords: Sequence[str] | None = None) -> Places:
 
     Args:
         array: A DataArray, or a Dataset of coordinates.
-        coords: Coordinates that tell it, one to three. By default longitude and latitude if there
-            are both, and else every dimension but time.
+        coords: Names of the coordinates that give a place, one to three. By default longitude and
+            latitude if there are both, and else every dimension but time.
 
     Raises:
         InputError: There is no such coordinate, it holds no finite numbers, or distances along

@@ -61,7 +61,7 @@ def find_model(name: str) -> type[Backbone]:
 
 
 def is_known(name: str) -> bool:
-    """Tell whether the class of a model can be had without importing a module of a stranger.
+    """Tell whether the class of a model is in the package, or in a module that is trusted.
 
     Raises:
         InputError: The name is in no registry.
@@ -84,10 +84,15 @@ def model_defaults(name: str) -> dict[str, Any]:
 
 
 def build_model(name: str, **settings: Any) -> Backbone:
-    """Build a backbone by its name in MODELS, or as `module:Class`.
+    """Build a backbone with fresh weights.
+
+    Args:
+        name: Name in MODELS, or `module:Class`; see `find_model`.
+        settings: Arguments of its class; `model_defaults` lists them.
 
     Raises:
-        InputError: The name or a setting is unknown, or the settings do not fit together.
+        InputError: The name or a setting is unknown, its module is not trusted, or the settings do
+            not fit together.
     """
     defaults = model_defaults(name)
     for key in settings:

@@ -26,7 +26,8 @@ class ReadOptions(TypedDict, total=False):
         time: Name of the column or dimension with times, or of those with date and time of day,
             which becomes the first axis; or the one moment that is wanted, as 2019-03-18T12:00.
         time_scale: Lengths (kilometres on the Earth) that count as much as one unit of time
-            (hours, in a table). By default times vary as much as places.
+            (hours, in a table), above 0. By default it is such that times are spread as widely as
+            places.
         frame: The domain; by default one around the measurements.
     """
 
@@ -93,8 +94,8 @@ def read(
 ) -> Observation:
     """Return the observations in a file: a table, a grid, an archive or an image.
 
-    The suffix, in small or capital letters, chooses the reader. What is guessed is said in the
-    log: columns with well-known names, and the domain.
+    The suffix, in small or capital letters, chooses the reader. The log says what is guessed:
+    columns with well-known names, and the domain.
 
     Args:
         path: The file.
@@ -104,9 +105,10 @@ def read(
             archive; the dimensions of a variable in NetCDF.
         value: Names of the columns, arrays or variables with the channels. By default all other
             columns of numbers, the array values (M, C), and the only variable.
-        noise: Standard deviation of the measurement error, in the unit of the values, or the names
-            of what holds one for each row: one for all channels, or one for each. By default
-            none, or where no value is named what is called after it, as `sd` or `t2m_std`.
+        noise: Standard deviation of the measurement error, at least 0, in the unit of the values,
+            or the names of what holds one for each row: one for all channels, or one for each. By
+            default there is none. Where `value` is not named either, columns with such names as
+            `sd` or, after the channel, `t2m_std` hold it.
         options: As in `ReadOptions`.
 
     Returns:
@@ -115,7 +117,8 @@ def read(
         values are all empty, and cells that are masked or NaN, were not observed.
 
     Raises:
-        InputError: The file is missing, damaged or of an unknown kind, or holds no such names.
+        InputError: The file is missing, damaged or of an unknown kind, or holds no such names; or
+            an option is unknown or out of range.
     """
     unknown = set(options) - set(ReadOptions.__annotations__)
     if unknown:
