@@ -110,7 +110,7 @@ def _fill_outside(inside: np.ndarray, points: Points) -> Prediction:
 
 @in_own_units
 def thin_plate(points: Points) -> Prediction:
-    """Interpolate by the thin-plate spline, of all points or of the nearest if they are many."""
+    """Interpolate by the thin-plate spline, of more than 4,000 points of the nearest 128."""
     many = len(points.coords) > SPLINE_POINTS
     spline = RBFInterpolator(
         points.coords,

@@ -25,11 +25,11 @@ NO_VARIANCE = "one measurement says nothing on the variability: no standard devi
 
 @in_own_units
 def kriging(points: Points) -> Prediction:
-    """Predict by ordinary kriging with a Matern covariance of 1/2, 3/2 or 5/2 and a nugget.
+    """Predict by ordinary kriging with a nugget and a Matern covariance.
 
-    Channels share the correlation, unless errors are stated: these differ by channel. `std` is
-    that of the exact value at a new point, which includes the nugget; the error that a new
-    measurement would have is not part of it.
+    Its smoothness is 1/2, 3/2 or 5/2, whichever is likeliest. Channels share the correlation,
+    unless errors are stated, which differ by channel. `std` is that of the exact value at a new
+    point, which includes the nugget but not the error that a new measurement would have.
 
     Reference: Cressie, Statistics for Spatial Data (1993), section 3.2; Stein, Interpolation of
     Spatial Data (1999), section 6.4.

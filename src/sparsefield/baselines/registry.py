@@ -103,18 +103,20 @@ def reconstruct_baseline(
 
     Args:
         name: A key of `BASELINES`.
-        coords: Measured positions (M, P).
+        coords: Measured positions (M, P), in one unit along all axes.
         values: Measurements (M, C).
         query: Positions to predict (L, P).
-        noise: Standard deviation of the measurements' errors in the units of the values: a
-            number, (M,) or (M, C); None or 0 for exact ones. Kriging weighs by it.
+        noise: Standard deviation of the measurements' errors, at least 0, in the units of the
+            values: a number, (M,) or (M, C); None or 0 for exact ones. Kriging weighs by it, the
+            other interpolators of this package only where they average one place.
 
     Returns:
         The prediction in the units of the measurements, float64; kriging gives its `std` too.
 
     Raises:
         InputError: The baseline is unknown, does not know these dimensions, needs a package that
-            is missing, or the measurements are not finite or do not fit together.
+            is missing, or the measurements are not finite or do not fit together; or the noise is
+            negative, or `biharmonic` is given no whole grid.
     """
     start = perf_counter()
     given = _points(coords, values, query, noise)

@@ -28,7 +28,7 @@ COMMANDS = {
     "superres": ("superres", "score a model against truth finer than what it observes"),
     "compare": ("compare", "compare models and baselines on identical masks and noise"),
     "masks": ("masks", "verify the masks of the evaluation protocol"),
-    "bench": ("bench", "time and memory of the scan's backends, of models, of larger grids"),
+    "bench": ("bench", "measure time and memory of scan backends, models and larger grids"),
     "serve": ("serve", "open a page in the browser to observe, reconstruct and compare"),
     "models": ("models", "list models, presets and bundled weights"),
 }

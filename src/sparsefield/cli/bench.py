@@ -30,7 +30,7 @@ class Rounds:
     repeats: Annotated[int, arg(metavar="N", help="Runs of which the median is taken.")] = 5
     patience: Annotated[
         float,
-        arg(metavar="SECONDS", help="After so long, one that is slow sits out the other runs."),
+        arg(metavar="SECONDS", help="After so long, a slow contestant sits out the other runs."),
     ] = float("inf")
     threads: Annotated[
         int | None,

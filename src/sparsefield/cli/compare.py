@@ -57,7 +57,7 @@ def command(
 
     Args:
         models: Bundled models, run folders or checkpoints.
-        samples_limit: Sample the first N fields only.
+        samples_limit: Sample only the first N fields.
         reference: Method that the others are compared with; the first by default.
         figures: Write figures into this folder.
     """

@@ -56,7 +56,7 @@ def command(
     json: options.JsonFile = None,
     figure: Annotated[Path | None, arg(metavar="FILE.png")] = None,
 ) -> int:
-    """Score a model, and the baselines beside it, on frozen masks.
+    """Score a model, and the baselines beside it, on fixed masks.
 
     Data are a parquet file or folder of images in the Hugging Face layout, an image file or
     folder, the CIFAR-10 python archive or its folder, or a .npy or .npz array (N, H, W, C). With

@@ -21,7 +21,7 @@ ModelName = Annotated[
 ]
 Size = Annotated[
     tuple[int, ...] | None,
-    arg(metavar="H W", help="Grid to which fields are area-averaged; as they are by default."),
+    arg(metavar="H W", help="Grid to which fields are area-averaged; their own by default."),
 ]
 Density = Annotated[float, arg(metavar="D", help="Observed fraction of the points, in (0, 1].")]
 Seed = Annotated[int, arg(metavar="N", help="Seed of masks and noise, at least 0.")]
@@ -44,7 +44,7 @@ SamplerNames = Annotated[
         "are compared, without baselines, at the evaluations that the first takes.",
     ),
 ]
-Steps = Annotated[int, arg(metavar="N", help="Steps of the sampler.")]
+Steps = Annotated[int, arg(metavar="N", help="Steps of the sampler, at least 1.")]
 Split = Annotated[
     str,
     arg(metavar="NAME", help="Part of the data, and its masks: train, validation, test or all."),
@@ -66,9 +66,12 @@ Period = Annotated[
 ]
 Values = Annotated[
     tuple[str, ...],
-    arg(metavar="NAME", help="Variables of NetCDF that are channels; all on the same axes."),
+    arg(
+        metavar="NAME",
+        help="Variables of NetCDF that are channels, on the same axes; default: all.",
+    ),
 ]
-Limit = Annotated[int | None, arg(metavar="N", help="Use the first N fields only.")]
+Limit = Annotated[int | None, arg(metavar="N", help="Use only the first N fields.")]
 Baselines = Annotated[
     str,
     arg(

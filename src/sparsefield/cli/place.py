@@ -43,15 +43,15 @@ def command(
     Args:
         input: What was measured so far, as for 'sparsefield reconstruct'.
         out: Where the table of places goes.
-        k: How many places.
+        k: How many places, at least 1.
         coords: Columns or arrays with the coordinates, where they have other names than usual.
         value: Column or array with the values.
         noise: Standard deviation of the measurement error, or the column that holds it; a new
-            measurement has the median one.
-        size: Grid whose variance counts, and whose cells are the candidates.
+            measurement is taken to have the median one.
+        size: Grid over which the variance is averaged, and whose cells are the candidates.
         candidates: Table of places to choose from, in place of the grid's cells.
-        exclude: Where nothing can be measured: boxes as lon=-5:0,lat=50:52, or .npy files of the
-            grid's shape that are not 0 there.
+        exclude: Where nothing can be measured: boxes such as lon=-5:0,lat=50:52, or .npy files of
+            the grid's shape that are not 0 there.
     """
     if out.suffix.lower() != ".csv":
         raise InputError(f"{out}: places are written as a table; name a file that ends in .csv")

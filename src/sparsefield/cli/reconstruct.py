@@ -61,21 +61,23 @@ def command(
     Args:
         input: What was observed. It is never overwritten.
         out: Where the field goes; the folder, for several inputs. An image made from an image
-            keeps its greys, bits, colour profile and metadata. There are quantiles at those of
-            the levels 0.05, 0.25, 0.5, 0.75 and 0.95 that so many samples tell.
+            keeps its greys, bits, colour profile and metadata. Quantiles are written at those of
+            the levels 0.05, 0.25, 0.5, 0.75 and 0.95 that the number of samples allows.
         model: A bundled model, a run folder or a checkpoint. auto is `photographs` for
             images and `universal` for everything else.
         coords: Columns, arrays or dimensions with the coordinates, in the order of the grid's
             axes, where they have other names than those above.
         value: Columns, arrays or variables with the channels, where not all others are meant.
         noise: Standard deviation of the measurement error in the units of the values (pixels are
-            in [0, 1]), or the columns or arrays that hold it: one, or one for each channel;
-            without it a flow reproduces what was observed exactly, but for --own-cells.
+            in [0, 1]), or the columns or arrays that hold it: one, or one for each channel.
+            Without it a flow reproduces what was observed, except with --own-cells, and
+            `universal` estimates the error.
         time: Column or dimension with times, or two with date and time of day, which becomes an
             axis of the field; or the moment wanted of a NetCDF file, as 2019-03-18T12:00.
         time_scale: Lengths, kilometres on the Earth, that count as much as one unit of time, an
-            hour in a table; by default times vary as much as places. fit chooses what predicts
-            held-out measurements best, and says it; with --group these are whole groups.
+            hour in a table; by default so many that times are spread as widely as places. fit
+            takes the scale that predicts held-out measurements best, and says which it is; with
+            --group whole groups are held out.
         density: Fraction, in (0, 1], of the pixels of an image that counts as observed, chosen at
             random: for an image without transparent pixels.
         mask: Image of the same size that is white or transparent where pixels are missing.
@@ -90,13 +92,13 @@ def command(
         nfe: Evaluations of the network to spend, in place of samples and steps: 1 for the mean,
             up to 20 for one sample, more for samples and their mean, which an image then shows.
         own_cells: Give each cell of a finer grid its own mean instead of that over a cell as large
-            as those observed: sharper, for models that have learnt it.
-        recalibrate: Scale the standard deviation of the samples to the errors at held-out
-            observations.
+            as those observed. The result is sharper; only some models have learnt it.
+        recalibrate: Scale the standard deviation of the samples until it is as large as the errors
+            at held-out observations.
         check: Afterwards, hold a tenth of the measurements back, predict them by the model and by
             the baselines from the rest, and say which is better and by how much.
         group: Check on whole groups: the column of a table that says which rows belong together,
-            as a track or a station. Each group is predicted from the others.
+            such as a track or a station. Each group is predicted from the others.
     """
     targets = _targets(input, out)
 

@@ -21,7 +21,8 @@ def command(
     """Serve the page until interrupted. Nothing leaves this machine.
 
     Args:
-        host: Address to listen at. By default only this machine can ask; 0.0.0.0 lets the network.
+        host: Address to listen at. By default only this machine is answered; 0.0.0.0 lets the
+            network in.
         port: Port to listen at.
         open: Open the page in a browser.
     """

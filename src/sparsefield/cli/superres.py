@@ -40,14 +40,14 @@ def command(
 ) -> int:
     """Score a model against real truth, finer than what it observes.
 
-    Some cells of a 32 x 32 grid, area averages, are observed; the truth are the cells of finer
+    Some cells of a 32 x 32 grid, area averages, are observed. The truth is the cells of finer
     grids. D is 'photographs' (those of scikit-image, up to 256), 'analytic' (waves, any size), or
     a data set of squares such as tiny_imagenet, see 'sparsefield evaluate --help'; its own size
     is the finest.
 
     Beside the baselines that interpolate the same points stand 'bicubic', the model's own 32 x 32
-    mean, enlarged, and 'bicubic_consistent', moved so that the parts of an observed cell have its
-    mean.
+    mean, enlarged, and 'bicubic_consistent', the same, moved so that the parts of an observed cell
+    have its mean.
 
     Args:
         model: A bundled model, a run folder or a checkpoint.

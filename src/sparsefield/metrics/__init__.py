@@ -1,4 +1,4 @@
-"""Scores: of fields, of distributions, of spectra; one value per item."""
+"""Scores of fields, of distributions and of spectra, with one value per item."""
 
 from sparsefield.metrics.error import item_mean, mae, mse, psnr, residual_energy, ssim
 from sparsefield.metrics.probabilistic import (

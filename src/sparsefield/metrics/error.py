@@ -38,10 +38,10 @@ def psnr(
         prediction: Predicted field, shape (B, L, C).
         truth: True field, shape (B, L, C).
         where: Points that count, shape (B, L); all by default.
-        data_range: Difference between the largest and the smallest possible value.
+        data_range: Difference between the largest and the smallest possible value, above 0.
 
     Returns:
-        PSNR, shape (B,), infinite for a perfect prediction.
+        PSNR in dB, shape (B,), infinite for a perfect prediction.
     """
     return 10 * torch.log10(data_range**2 / mse(prediction, truth, where))
 
@@ -82,7 +82,7 @@ def ssim(prediction: Tensor, truth: Tensor, data_range: float = 1.0) -> Tensor:
 
 
 def residual_energy(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Return the high-frequency energy of the error where the truth is smooth, per item.
+    """Return the speckle: the error's high-frequency energy where the truth is smooth, per item.
 
     The residual `r = prediction - truth` is high-pass filtered, `h = r - (3 x 3 mean of r)`, and
     `h^2` is averaged over the quarter of the cells around which the truth varies least (its
@@ -90,7 +90,7 @@ def residual_energy(prediction: Tensor, truth: Tensor) -> Tensor:
     noise of variance `v` gives `8/9 v`; an error that is linear in space gives 0.
 
     Args:
-        prediction: Predicted images, shape (B, H, W, C).
+        prediction: Predicted images, shape (B, H, W, C), H and W at least 3.
         truth: True images, shape (B, H, W, C).
 
     Returns:
@@ -105,7 +105,7 @@ def residual_energy(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def item_mean(values: Tensor, where: Tensor | None = None) -> Tensor:
-    """Return the mean over points and channels of each item, shape (B,).
+    """Return the mean over points and channels of each item, shape (B,); NaN where none counts.
 
     Args:
         values: Numbers or truth values, shape (B, L, C).

@@ -129,7 +129,13 @@ def covers(samples: Tensor, truth: Tensor, level: float) -> Tensor:
 def covers_gaussian(mean: Tensor, std: Tensor, truth: Tensor, level: float) -> Tensor:
     """Return where the central interval of a Gaussian forecast holds the truth, bool (B, L, C).
 
-    `|y - mean| <= Phi^-1((1 + level) / 2) std`; arguments as for `crps_gaussian` and `covers`.
+    `|y - mean| <= Phi^-1((1 + level) / 2) std`.
+
+    Args:
+        mean: Forecast mean, shape (B, L, C).
+        std: Forecast standard deviation, at least 0, shape (B, L, C).
+        truth: True field, shape (B, L, C).
+        level: Nominal coverage, in (0, 1).
     """
     return (truth - mean).abs() <= NormalDist().inv_cdf((1 + level) / 2) * std
 
@@ -139,6 +145,10 @@ def reachable_level(level: float, samples: int) -> float:
 
     The widest interval, from the least sample to the largest, leaves out one of S + 1 equally
     probable ranks on either side.
+
+    Args:
+        level: Nominal coverage, in (0, 1).
+        samples: Number of samples S, at least 1.
     """
     return min(level, (samples - 1) / (samples + 1))
 
@@ -264,7 +274,7 @@ def delta_cal(
     Samples from the true posterior, with its mean, give 1. With the mean of S such samples in
     place of the posterior's they give `S / (S + 1)`. Both hold where numerator and denominator
     are averaged over many values. The ratio of a single item is large if its mean happens to be
-    close.
+    close to the truth.
 
     Args:
         samples: Sampled fields, shape (S, B, L, C), at least two.

@@ -23,12 +23,13 @@ def bootstrap_interval(
     Args:
         values: Values of the items, shape (N, ...).
         level: Confidence, in (0, 1).
-        resamples: Number of resamples of the items.
-        seed: Seed of the resampling.
-        statistic: Maps the values of some items to a number.
+        resamples: Number of resamples of the items, at least 1.
+        seed: Seed of the resampling, at least 0.
+        statistic: Maps the values of some items, shape (N, ...), to a number.
 
     Returns:
-        Lower and upper end of the interval; NaN of one item, which says nothing of others.
+        Lower and upper end of the interval; both NaN if there is one item only, which says nothing
+        of others.
     """
     sample = np.asarray(values, dtype=np.float64)
     if statistic is np.mean and sample.ndim == 1:

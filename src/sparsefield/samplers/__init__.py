@@ -1,7 +1,6 @@
 """Samplers: they integrate a flow from source noise to data.
 
-`Exponential(10, grid="late")` is what is used unless another one is named: its samples of ten
-evaluations are calibrated.
+`Exponential(10, grid="late")` is the default: its samples of ten evaluations are calibrated.
 """
 
 from sparsefield.core.moved import moved_names

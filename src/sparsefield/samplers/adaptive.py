@@ -27,11 +27,11 @@ class DormandPrince(Sampler):
         A family of embedded Runge-Kutta formulae (Dormand & Prince, 1980).
 
     Args:
-        tolerance: Relative and absolute error allowed per step, above 0.
+        tolerance: Relative and absolute error allowed per step, above 0, in normalised values.
 
     Raises:
-        InputError: torchdiffeq is not installed, the tolerance is not above 0, or no step is
-            short enough for it.
+        InputError: torchdiffeq is not installed, the tolerance is not above 0, or, when it is
+            called, no step is short enough for the tolerance.
     """
 
     order = 5

@@ -87,8 +87,8 @@ class Sampler(ABC):
     Attributes:
         order: Power of the step size with which the error falls. For stochastic samplers it is the
             error of mean and variance.
-        stochastic: Fresh noise enters on the way.
-        adaptive: It chooses its own steps.
+        stochastic: Whether fresh noise enters on the way.
+        adaptive: Whether it chooses its own steps.
     """
 
     order: int
@@ -107,16 +107,22 @@ class Sampler(ABC):
                 is where the samples start.
             query: Queries and observations.
             prepared: What `flow.prepare` returned for the query; computed here if None.
+
+        Returns:
+            Samples (B, L, C), normalised, and the evaluations that each took.
         """
 
     @classmethod
     def evaluations(cls, steps: int) -> int:
-        """Return how many evaluations so many steps take; a guess for adaptive samplers."""
+        """Return how many evaluations so many steps, at least 1, take.
+
+        For adaptive samplers it is a guess.
+        """
         return steps
 
     @classmethod
     def steps_within(cls, nfe: int) -> int:
-        """Return the most steps that take at most so many evaluations."""
+        """Return the most steps that take at most so many evaluations, at least 1."""
         return nfe
 
 
@@ -124,10 +130,10 @@ class FixedStepSampler(Sampler):
     """A sampler whose times are known beforehand; subclasses say what happens between two.
 
     Args:
-        steps: Steps of the time grid, at least 1.
+        steps: Steps of the time grid, at least 1; not used where times are given.
         grid: A name in GRIDS, or the times themselves (steps + 1,), rising from 0 to 1. `trained`
-            spaces them as in training, `uniform` equally, `cosine` densely at both ends, `late`
-            towards the data.
+            spaces times as in training, `uniform` equally, `cosine` densely at both ends, `late`
+            densely towards the data.
 
     Raises:
         InputError: There is no step, or the grid is unknown or not rising from 0 to 1.

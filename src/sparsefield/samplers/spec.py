@@ -29,10 +29,11 @@ def build_sampler(name: str = DEFAULT_SAMPLER, steps: int = DEFAULT_STEPS) -> Sa
 
     Args:
         name: Key of SAMPLERS; after a colon, settings of its class with commas between.
-        steps: Steps of the time grid; an adaptive sampler chooses its own.
+        steps: Steps of the time grid, at least 1; an adaptive sampler chooses its own.
 
     Raises:
-        InputError: The sampler or a setting is unknown, or a value is out of range.
+        InputError: The sampler or a setting is unknown, a value is out of range, or a package is
+            missing.
     """
     kind, key, text = _split(name)
     settings = _settings(kind, key, text)
@@ -53,7 +54,7 @@ def steps_within(name: str, nfe: int) -> int:
 
     Args:
         name: The sampler, with or without settings.
-        nfe: Evaluations.
+        nfe: Evaluations, at least 1.
 
     Raises:
         InputError: The sampler is unknown.

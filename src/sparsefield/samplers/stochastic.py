@@ -5,7 +5,7 @@ A step estimates data and noise from the state and puts them together anew,
     x_s = alpha_s x̂_1 + sqrt(sigma_s² - f²) x̂_0 + f z,
 
 with fresh source noise z of size f. For exact estimates the distribution at s is the right one
-whatever f is; what is fresh forgets the errors of the steps before.
+whatever f is. The fresh part carries no errors of the steps before.
 """
 
 from abc import abstractmethod
@@ -61,10 +61,10 @@ class SDE(AncestralSampler):
     Args:
         steps: See `FixedStepSampler`.
         grid: See `FixedStepSampler`.
-        temperature: T, at least 0; with more, noise is renewed more often.
+        temperature: T, at least 0. The larger it is, the more noise is renewed in a step.
 
     Raises:
-        InputError: The temperature is negative.
+        InputError: The temperature is negative, or what `FixedStepSampler` raises.
     """
 
     def __init__(
@@ -98,10 +98,10 @@ class DDIM(AncestralSampler):
     Args:
         steps: See `FixedStepSampler`.
         grid: See `FixedStepSampler`.
-        eta: In [0, 1].
+        eta: Size of the fresh noise, in [0, 1], in units of that of DDPM.
 
     Raises:
-        InputError: eta is outside of [0, 1].
+        InputError: eta is outside of [0, 1], or what `FixedStepSampler` raises.
     """
 
     def __init__(

@@ -51,9 +51,9 @@ class Case:
 def check_backbone(backbone: Backbone, channels: int = 3, dims: int = 2, *, seed: int = 0) -> None:
     """Check that a backbone keeps the contract of `Backbone`, and all that it claims.
 
-    The checks use a copy of the backbone with random numbers added to its weights, since a weight
-    that starts at zero could hide a fault. A small backbone is checked within a second. The claim
-    of linear cost is not tested.
+    The checks use a copy of the backbone with random numbers added to its weights, because a
+    weight that starts at zero could hide a fault. A small backbone is checked within a second. The
+    claims `linear_cost` and `samples_on_grid` are not tested.
 
     Args:
         backbone: The backbone, on the CPU.

@@ -34,10 +34,11 @@ def check_format(
     Args:
         name: Key of `FORMATS`.
         example: An intact file of the format, not used for "field".
-        task: What to check.
+        task: What to check: "observation" and "examples" are readers, of measurements and of data
+            sets, and "field" is a writer.
         options: Keyword arguments of `sparsefield.read` or `open_dataset`, as the example needs
             them.
-        mutations: How many damaged copies of the example to try.
+        mutations: How many damaged copies of the example to try, at least 0.
         seed: Seed of the damage.
 
     Raises:
