@@ -92,7 +92,8 @@ def command(
         nfe: Evaluations of the network to spend, in place of samples and steps: 1 for the mean,
             up to 20 for one sample, more for samples and their mean, which an image then shows.
         own_cells: Give each cell of a finer grid its own mean instead of that over a cell as large
-            as those observed. The result is sharper; only some models have learnt it.
+            as those observed (native=True in Python). The result is sharper; only some models
+            have learnt it.
         recalibrate: Scale the standard deviation of the samples until it is as large as the errors
             at held-out observations.
         check: Afterwards, hold a tenth of the measurements back, predict them by the model and by

@@ -21,7 +21,7 @@ def match_channels(obs: Observation, channels: int, model: str) -> Observation:
         model: What an error message calls it.
 
     Raises:
-        InputError: The model is of another number of channels, neither 1 nor 3.
+        InputError: The numbers of channels differ, and are not 1 and 3.
     """
     if obs.channels == channels:
         return obs

@@ -82,6 +82,9 @@ class GaussianField:
             coords: Positions (L, P).
             count: Number of samples S.
             rng: Source of randomness.
+
+        Raises:
+            InputError: Points are too close together to be told apart.
         """
         # A nugget of 1e-9 keeps the factor finite and is below what a float32 field can show.
         factor = replace(self, nugget=1e-9).factor(coords)
@@ -110,6 +113,9 @@ class GaussianField:
 
         Returns:
             Mean and standard deviation of `f`, without error, each (L, C).
+
+        Raises:
+            InputError: See `factor`.
         """
         factor = self.factor(coords, noise)
         white = solve_triangular(factor, values - self.mean, lower=True)
@@ -132,6 +138,9 @@ class GaussianField:
             coords: Measured positions (M, P).
             query: Positions to predict (L, P).
             noise: Stated standard deviation of each measurement's error (M,), or None.
+
+        Raises:
+            InputError: See `factor`.
         """
         factor = self.factor(coords, noise)
         cross = solve_triangular(factor, self.correlation(coords, query), lower=True)

@@ -76,7 +76,12 @@ def observed_indices(n: int, density: float, seed: int, split: str, index: int) 
 
 
 def known_first(order: Tensor, known: Tensor) -> Tensor:
-    """Return orders (B, L) with the points that are known (B, L) in front, else as they are."""
+    """Return orders of points (B, L) with the known ones in front, otherwise unchanged.
+
+    Args:
+        order: Numbers of the points in order, shape (B, L).
+        known: Which points are known, bool, shape (B, L).
+    """
     last = (~known).gather(1, order).int()
     return order.gather(1, last.argsort(dim=1, stable=True))
 
@@ -120,7 +125,15 @@ class MaskCheck(NamedTuple):
 
 
 class MaskSet(NamedTuple):
-    """The masks of items `0 ... items - 1` of one split, as one evaluation uses them."""
+    """The masks of items `0 ... items - 1` of one split, as one evaluation uses them.
+
+    Attributes:
+        n: Points of each item, at least 1.
+        density: Observed fraction, in (0, 1].
+        seed: Seed of the whole evaluation, at least 0.
+        split: "train", "validation", "test" or "all".
+        items: Number of items, at least 1.
+    """
 
     n: int = 1024
     density: float = 0.2

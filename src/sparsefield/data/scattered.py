@@ -20,7 +20,7 @@ CELLS_PER_POINT = 4
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ScatteredDataset:
-    """N items of at most M measured points each, which no dense field was ever known of.
+    """N items of at most M measured points each; the whole field of none is known.
 
     Args:
         coords: Places (N, M, P) in [-1, 1].

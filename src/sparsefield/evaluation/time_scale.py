@@ -58,9 +58,9 @@ def fit_time_scale(
 ) -> tuple[Observation, TimeScale]:
     """Choose how much a unit of time counts by what predicts measurements best.
 
-    Measurements are dealt to five parts, each of which is predicted from the others; with groups,
-    as stations, whole ones are. Scales from 1/64 to 64 times the present one are tried. The best
-    has the least CRPS.
+    Measurements are dealt to five parts, each of which is predicted from the others. With groups,
+    such as stations, whole groups are dealt, to at most ten parts. Scales from 1/64 to 64 times
+    the present one are tried. The best has the least CRPS.
 
     Args:
         model: What `load("universal")` returns.

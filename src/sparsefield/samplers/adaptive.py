@@ -17,11 +17,11 @@ _LAST = 1 - 1e-3
 
 
 class DormandPrince(Sampler):
-    r"""The Dormand-Prince method of order 5 with steps that keep the error below a tolerance.
+    r"""The Dormand-Prince method (`dopri5`) of order 5, with steps chosen by a tolerance.
 
-    It is a reference for what an exact integration gives. Items are solved one by one, since steps
-    that suit a whole batch would make an item depend on the others; `nfe` is the most that one of
-    them took. It needs the package torchdiffeq.
+    It is a reference for what an exact integration gives. Items are solved one by one, because
+    steps that suit a whole batch would make an item depend on the others. `nfe` is the largest
+    number of evaluations that an item took. It needs the package torchdiffeq.
 
     References:
         A family of embedded Runge-Kutta formulae (Dormand & Prince, 1980).

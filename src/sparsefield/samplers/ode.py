@@ -61,7 +61,7 @@ class Heun(FixedStepSampler):
 
 
 class AdamsBashforth(FixedStepSampler):
-    r"""The two-step Adams-Bashforth method, of order 2 at one evaluation per step.
+    r"""The two-step Adams-Bashforth method (`ab2`), of order 2 at one evaluation per step.
 
     .. math:: x_s = x_t + (s - t) \Big(v_t + \tfrac{s - t}{2 (t - r)} (v_t - v_r)\Big)
 
@@ -86,7 +86,7 @@ class AdamsBashforth(FixedStepSampler):
 
 
 class Exponential(FixedStepSampler):
-    r"""A two-step exponential integrator of the data estimate, of order 2.
+    r"""A two-step exponential integrator of the data estimate (`deis`), of order 2.
 
     On the linear path :math:`d(x / (1 - t)) = \hat x_1\, dt / (1 - t)^2`. With the estimate
     extrapolated linearly, :math:`\hat x_1(\tau) \approx \hat x_{1,t} + (\tau - t) D`, from times t

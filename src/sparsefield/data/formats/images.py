@@ -69,14 +69,15 @@ def read_image(
 ) -> Observation:
     """Return the known pixels of an image.
 
-    What is missing is transparent, is white or transparent in a mask, or has a colour of its own.
+    Missing pixels are transparent, are white or transparent in a mask, or have a given colour.
 
     Args:
         path: The image.
         mask: An image of the same size that is white or transparent where pixels are missing.
         mask_colour: Pixels of this colour are missing, in the mask if there is one, else in the
-            image: a name, as red, or #rrggbb.
-        noise: Standard deviation of the error of the values in [0, 1]; exact by default.
+            image: a name, such as red, or #rrggbb.
+        noise: Standard deviation of the error of the values, which are in [0, 1]; at least 0, none
+            by default.
         density: Fraction, in (0, 1], of the pixels that count as observed, chosen at random, of
             an image in which nothing is missing.
         seed: Seed of that choice.
