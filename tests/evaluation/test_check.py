@@ -127,6 +127,16 @@ def test_places_on_the_sphere_are_compared_there_and_the_unit_is_said():
     assert " K" in str(check) and check.unit == "K"
 
 
+def test_linear_interpolation_is_compared_on_a_sphere_with_times():
+    """Cubic is not, which knows no more than the plane."""
+    rng = np.random.default_rng(0)
+    places = rng.uniform([0, -80, -180], [9, 80, 180], (200, 3))
+    obs = Observation.at(places, places[:, :1], names=("time", "lat", "lon")).scaled(time=500.0)
+    check = check_model(Model(lambda rest, at: torch.zeros(len(at), 1).double()), obs)
+    errors = {each.name: each.rmse for each in check.baselines}
+    assert "cubic" not in errors and errors["linear"] < errors["nearest"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -10,10 +10,11 @@ from scipy.interpolate import (
     LinearNDInterpolator,
     RBFInterpolator,
 )
-from scipy.spatial import Delaunay, cKDTree
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from sparsefield.baselines.points import Points, Prediction, in_own_units
+from sparsefield.baselines.sphere import linear_on_sphere, on_sphere
 from sparsefield.core.errors import InputError
 from sparsefield.data.gaussian import query_blocks
 
@@ -22,10 +23,6 @@ SPLINE_POINTS = 4000
 SPLINE_NEIGHBOURS = 128
 # A point is in a cell if it is no farther from its centre than this share of the cell.
 IN_CELL = 1e-3
-# Distances from the origin that differ by less than this share are one: points on a sphere.
-SAME_RADIUS = 1e-6
-# Where a direction is looked for, over the radius: nearer than any triangle of a sphere cuts in.
-INSIDE = 1e-3
 
 
 def nearest(points: Points) -> Prediction:
@@ -53,44 +50,17 @@ def inverse_distance(points: Points) -> Prediction:
 def linear(points: Points) -> Prediction:
     """Interpolate linearly on the Delaunay triangulation, nearest outside the convex hull.
 
-    Points in space at one distance from the origin lie on a sphere, and so do its triangles.
+    Points in space at one distance from the origin lie on a sphere, and so do its triangles. A
+    fourth coordinate is a third axis beside those of the sphere, as time or depth.
     """
-    if _on_sphere(points):
-        return _fill_outside(_linear_on_sphere(points), points)
+    if on_sphere(points):
+        return _fill_outside(linear_on_sphere(points), points)
     if points.dims > 1:
         inside = LinearNDInterpolator(points.coords, points.values)(points.query)
         return _fill_outside(inside, points)
     order = np.argsort(points.coords[:, 0])
     x, y = points.coords[order, 0], points.values[order]
     return Prediction(np.column_stack([np.interp(points.query[:, 0], x, c) for c in y.T]))
-
-
-def _on_sphere(points: Points) -> bool:
-    """Tell whether measurements and queries are at one distance from the origin of space."""
-    radius = np.linalg.norm(np.concatenate([points.coords, points.query]), axis=1)
-    return points.dims == 3 and float(np.ptp(radius)) <= SAME_RADIUS * radius.max()
-
-
-def _linear_on_sphere(points: Points) -> np.ndarray:
-    """Return values (L, C) on spherical triangles, NaN outside of all.
-
-    With the centre of the sphere, whose circumspheres the Delaunay tetrahedra share, each has a
-    triangle of the spherical Delaunay triangulation opposite to it. A direction is a sum of those
-    of the three corners, and its weights, made to sum to 1, are linear on the chord plane.
-    """
-    corners, query = (
-        x / np.linalg.norm(x, axis=1, keepdims=True) for x in (points.coords, points.query)
-    )
-    mesh = Delaunay(np.vstack([np.zeros(3), corners]))
-    found = mesh.find_simplex(INSIDE * query)
-    triangle = np.sort(mesh.simplices[found], axis=1)[:, 1:] - 1  # the centre comes first
-    inside = (found >= 0) & (mesh.simplices[found] == 0).any(axis=1)
-    values = np.full((len(query), points.values.shape[1]), np.nan)
-    edges = corners[triangle[inside]].swapaxes(1, 2)
-    weights = np.linalg.solve(edges, query[inside, :, None])
-    weights = (weights / weights.sum(axis=1, keepdims=True)).clip(0, 1)
-    values[inside] = (weights * points.values[triangle[inside]]).sum(axis=1)
-    return values
 
 
 @in_own_units

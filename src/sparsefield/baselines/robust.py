@@ -98,8 +98,8 @@ def flattened(points: Points, share: float) -> Points:
     kept = axes[extents > share * extents[0]]
     if len(kept) == points.dims:
         return points
-    coords, query = ((x - centre) @ kept.T for x in (points.coords, points.query))
-    return points._replace(coords=coords, query=query)
+    # The origin stays in place, so that a sphere around it remains one.
+    return points._replace(coords=points.coords @ kept.T, query=points.query @ kept.T)
 
 
 def _bounded(prediction: Prediction, points: Points) -> bool:

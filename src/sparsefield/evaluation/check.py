@@ -139,7 +139,8 @@ def check_model(
     obs = obs.merged() if groups is None else obs
     valid = obs.valid.cpu().numpy()
     held = deal_groups(groups, valid, seed) if groups is not None else _tenth(valid, share, seed)
-    names = _usual(obs) if baselines is None else baselines
+    usual = available_baselines(obs.positions().shape[-1], on_grid=False)
+    names = usual if baselines is None else baselines
     methods: dict[str, Callable[[Observation, Observation], np.ndarray]] = {
         model.name: lambda rest, part: _of_model(model, rest, part)
     }
@@ -158,13 +159,6 @@ def check_model(
     units = {quantity.unit for quantity in obs.quantities}
     unit = units.pop() if len(units) == 1 else ""
     return Check(first, ranked, int(valid.sum()), block, groups is not None, unit)
-
-
-def _usual(obs: Observation) -> list[str]:
-    """Return the baselines that can run; no place on a sphere with a third axis is in a hull."""
-    dims = obs.positions().shape[-1]
-    names = available_baselines(dims, on_grid=False)
-    return [name for name in names if name != "linear" or dims in (obs.dims, 3)]
 
 
 def _tenth(valid: np.ndarray, share: float, seed: int) -> np.ndarray:
