@@ -122,6 +122,20 @@ def test_degrees_are_on_the_sphere(tmp_path):
     assert scores[0] == pytest.approx(scores[1], rel=1e-2)
 
 
+@pytest.mark.parametrize("width", [10, 170])
+def test_all_baselines_that_know_a_third_axis_score_depths_on_the_sphere(tmp_path, width):
+    """A narrow region is scored on a plane at its middle, a wide one in space."""
+    rng = np.random.default_rng(0)
+    rows = rng.uniform([-width / 3, -width, 0], [width / 3, width, 50], (40, 3))
+    write(tmp_path / "t.csv", np.c_[rows, rows[:, :1]], ("lat", "lon", "depth", "v"))
+    found = evaluate(
+        tmp_path, "baselines", "--data", tmp_path / "t.csv", "--value", "v",
+        "--coords", "lat", "lon", "depth", "--baselines", "all",
+    )  # fmt: skip
+    assert found["baselines"].keys() == {"nearest", "idw", "linear", "tps", "kriging"}
+    assert all(np.isfinite(each["rmse"]) for each in found["baselines"].values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -129,6 +143,7 @@ def test_degrees_are_on_the_sphere(tmp_path):
         (("default", "--value", "t"), "is a flow"),
         (("universal", "--value", "t", "--folds", "1"), "folds"),
         (("universal", "--value", "t", "--coords", "lon"), "no column 'lon'"),
+        (("baselines", "--value", "t", "--baselines", "biharmonic"), "there are nearest, idw"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(tmp_path, capsys, arguments, message):

@@ -82,7 +82,6 @@ def test_the_page_and_all_it_needs_come_from_here(client):
 def test_options_say_what_there_is(client):
     options = client.get("/api/options").json()
     assert options["models"][:2] == ["photographs", "universal"]
-    assert "tps" in options["baselines"]["image"]
     assert set(options["samples"]) == set(SAMPLES)
 
 
@@ -170,6 +169,32 @@ def test_columns_may_be_named_afterwards(client):
     options = quote(json.dumps({"coords": ["up", "along"], "value": ["rain"]}))
     answer = client.get(f"/api/uploads/{facts['id']}/stations?options={options}")
     assert answer.status_code == 400 and "no column 'up'" in answer.json()["error"]
+
+
+SPHERE = b"lat,lon,rain\n50,170,3.5\n52,-175,4\n47,179,1\n49,-179,2\n"
+
+
+def test_the_baselines_on_offer_are_those_that_can_run(client):
+    """Cubics know the plane and no sphere; a grid of pixels alone has biharmonics."""
+    plane = SPHERE.replace(b"lat,lon", b"y,x")
+    offered = {
+        name: set(client.post(f"/api/uploads?name={name}", content=data).json()["baselines"])
+        for name, data in {"a.png": png(mask()), "plane.csv": plane, "sphere.csv": SPHERE}.items()
+    }
+    assert "cubic" in offered["a.png"] & offered["plane.csv"]
+    assert offered["sphere.csv"] == {"nearest", "idw", "linear", "tps", "kriging"}
+    assert "biharmonic" not in offered["plane.csv"] | offered["sphere.csv"]
+    options = {"model": "universal", "size": [3, 4], "baselines": sorted(offered["sphere.csv"])}
+    done = result(client, submit(client, SPHERE, "sphere.csv", **options).json())
+    assert done["state"] == "done", done.get("error")
+    assert set(done["result"]["methods"]) == {"universal", *offered["sphere.csv"]}
+
+
+def test_a_baseline_that_cannot_run_is_refused_with_those_that_can(client):
+    options = {"model": "universal", "size": [3, 4], "baselines": ["cubic"]}
+    done = result(client, submit(client, SPHERE, "sphere.csv", **options).json())
+    assert done["state"] == "failed"
+    assert "no baseline 'cubic' here; there are nearest" in done["error"]
 
 
 @pytest.mark.parametrize("name", SAMPLES)

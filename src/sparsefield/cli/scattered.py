@@ -42,7 +42,7 @@ def evaluate_table(
 
     loaded = None if model == "baselines" else _load(model)
     table = read_scattered(Path(scoring.data).expanduser(), seed=scoring.seed, **column)
-    names = choose_baselines(baselines, table.frame.dims, on_grid=False)
+    names = choose_baselines(baselines, table.dims, on_grid=False)
     if loaded is None and not names:
         raise InputError("there is nothing to score; leave --baselines none out")
     note = Console(stderr=True)

@@ -1,5 +1,7 @@
 """Which baselines run."""
 
+from importlib.util import find_spec
+
 from sparsefield.baselines.registry import BASELINES, available_baselines
 from sparsefield.core.errors import InputError, unknown_name
 
@@ -20,12 +22,12 @@ def choose_baselines(names: str, dims: int, *, on_grid: bool = True) -> list[str
     if names == "all":
         return available_baselines(dims, on_grid)
     chosen = [name.strip() for name in names.split(",")]
+    known = available_baselines(dims, on_grid, peers=True)
     for name in chosen:
         if name not in BASELINES:
             raise unknown_name("baseline", name, [*BASELINES, "all", "none"])
-        if name not in available_baselines(dims, on_grid, peers=True):
-            raise InputError(
-                f"{name} cannot run here: it works in {BASELINES[name].dims} dimensions"
-                f" and needs {BASELINES[name].requires or 'nothing else'}"
-            )
+        if name not in known:
+            needs = BASELINES[name].requires
+            without = f" without {needs}" if needs and not find_spec(needs) else ""
+            raise InputError(f"{name} cannot run here{without}; there are {', '.join(known)}")
     return chosen

@@ -53,6 +53,12 @@ class Table(NamedTuple):
     noise: np.ndarray | None
     hidden: list[np.ndarray]
 
+    @property
+    def dims(self) -> int:
+        """Coordinates that baselines take; of latitude and longitude alone, two on a map."""
+        frame = self.frame
+        return frame.dims + int(frame.geometry == "sphere" and frame.dims > 2)
+
 
 class Forecast(NamedTuple):
     """What a method says of new measurements at hidden places.
@@ -280,9 +286,9 @@ def baseline_method(name: str) -> Method:
 
 
 def _places(table: Table, flat: bool) -> np.ndarray:
-    """Return positions whose Euclidean distances count; on a plane for what spans one."""
+    """Return positions whose Euclidean distances count; on a map for what knows no sphere."""
     frame = table.frame
-    if not flat or frame.geometry == "plane":
+    if not flat or frame.geometry != "sphere" or frame.dims > 2:
         return frame.positions(frame.to_unit(table.coords))
     centre = np.radians((frame.low[_latitude(frame)] + frame.high[_latitude(frame)]) / 2)
     plane = frame.to_physical(frame.to_unit(table.coords)).copy()

@@ -22,7 +22,6 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from sparsefield.baselines.registry import available_baselines
 from sparsefield.core.errors import InputError
 from sparsefield.core.version import code_version
 from sparsefield.data.formats import suffixes
@@ -147,10 +146,6 @@ class Server:
         return JSONResponse(
             {
                 "models": bundled_names(),
-                "baselines": {
-                    "image": available_baselines(2, on_grid=True),
-                    "points": available_baselines(2, on_grid=False),
-                },
                 "samples": list(SAMPLES),
                 "inputs": suffixes("observation"),
                 "outputs": suffixes("field"),

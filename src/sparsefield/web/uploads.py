@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sparsefield.baselines.registry import available_baselines
 from sparsefield.core.errors import InputError
 from sparsefield.data.formats import FORMATS, find_handler, need_handler
 from sparsefield.data.formats.pixels import values_and_known
 from sparsefield.data.formats.tables import read_table
-from sparsefield.web.work import Request, observe
+from sparsefield.web.work import Request, baselines_for, observe
 
 # Files that are kept, stations that a page shows, pixels along the longer side of a picture.
 KEPT, MOST_STATIONS, MOST_PIXELS = 48, 5000, 512
@@ -63,7 +64,8 @@ class Upload:
 
     def _describe_image(self) -> dict[str, Any]:
         picture = self.picture()
-        return {"kind": "image", "width": picture.width, "height": picture.height}
+        facts = {"kind": "image", "width": picture.width, "height": picture.height}
+        return facts | {"baselines": available_baselines(2)}
 
     def _describe_points(self) -> dict[str, Any]:
         """Return the columns of a table, and its stations if their names say which is which."""
@@ -122,6 +124,7 @@ class Upload:
             "units": list(frame.units) if frame else [""] * obs.dims,
             "low": list(frame.low) if frame else [-1.0] * obs.dims,
             "high": list(frame.high) if frame else [1.0] * obs.dims,
+            "baselines": baselines_for(obs),
             "quantities": [each.name for each in channels],
             "places": obs.physical()[seen].tolist(),
             "values": obs.values[seen].tolist(),

@@ -294,8 +294,13 @@ def _interval(made: Field) -> Tensor | None:
     return made.quantiles(LEVELS)
 
 
+def baselines_for(obs: Observation) -> list[str]:
+    """Return the baselines that can run: a sphere's places, for one, lie in three dimensions."""
+    return available_baselines(obs.positions().shape[-1], on_grid=obs.grid is not None)
+
+
 def _baselines(request: Request, obs: Observation) -> list[str]:
-    known = available_baselines(obs.dims, on_grid=obs.grid is not None)
+    known = baselines_for(obs)
     for name in set(request.baselines) - set(known):
         raise InputError(f"no baseline '{name}' here; there are {', '.join(known)}")
     return list(request.baselines)

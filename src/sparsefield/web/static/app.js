@@ -218,7 +218,7 @@ async function open(facts) {
   $("keepsakes").hidden = true;
   $("paint").hidden = facts.kind !== "image";
   $("place").hidden = facts.kind !== "points";
-  offerBaselines(facts.kind);
+  offerBaselines(facts);
   offerModels(facts.kind);
   if (facts.kind === "image") await openImage(await api.picture(facts.id));
   else openTable(facts);
@@ -289,10 +289,10 @@ async function useColumns() {
 
 // ---- choices ------------------------------------------------------------------------------
 
-function offerBaselines(kind) {
+function offerBaselines({ kind, baselines = [] }) {
   const usual = { image: ["nearest", "tps"], points: ["nearest", "kriging"] }[kind];
   $("baselines").replaceChildren(
-    ...options.baselines[kind].map((name) => {
+    ...baselines.map((name) => {
       const chip = document.createElement("label");
       chip.className = "chip";
       chip.innerHTML = `<input type="checkbox"> <span></span>`;
@@ -594,7 +594,6 @@ async function start() {
     })
   );
   offerModels("image");
-  offerBaselines("image");
 }
 
 start().catch((error) => complain(error.message));
