@@ -70,6 +70,14 @@ CASES = {
         "a.csv", moments("2019-03-01T00:00+01:00", "2019-03-01 01:00 CEST"), (),
         "line 3 has '2019-03-01 01:00 CEST' .* no date",
     ),
+    "a time without a zone among others": (
+        "a.csv", moments("2019-03-01T00:00+01:00", "2019-03-01 01:00", "2019-03-01"), (),
+        "line 3 has '2019-03-01 01:00' in column 'time', which states no time zone, as others do",
+    ),
+    "a day without a zone before others": (
+        "a.csv", moments("2019-03-01", "2019-03-01 01:00 UTC", "2019-03-01T02:00Z"), (),
+        "line 2 has '2019-03-01' .* no time zone",
+    ),
     "an array of objects": ("a.npz", objects, (), "type object; numbers are needed"),
     "a wrong column": ("a.csv", GOOD, ("--value", "rain"), "'rain'; .*: lat, lon, t"),
     "a wrong coordinate": ("a.csv", GOOD, ("--coords", "y", "x"), "'y'; .*: lat, lon, t"),
@@ -98,11 +106,26 @@ def test_what_is_wrong_is_said_in_one_line(cli, wrong):
 
 def test_zones_that_numbers_state_are_turned_to_utc(cli):
     cells = ("2019-03-01T02:00+02:00", "2019-03-01T01:00Z", "2019-02-28T21:00-05:00")
-    Path("a.csv").write_text(moments(*cells, "2019-03-01 03:00"))
+    Path("a.csv").write_text(moments(*cells, "2019-03-01 03:00 UTC"))
     seen = cli("reconstruct", "a.csv", "--at", "a.csv", "--out", "out.csv")
     assert seen.code == 0, seen.err
     hours = np.genfromtxt("out.csv", delimiter=",", names=True, dtype=None, encoding=None)["time"]
     assert [cell[:16] for cell in hours] == [f"2019-03-01T0{n}:00" for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (("2019-03-01 00:00", "2019-03-01T01:00", "2019-03-02"), True),
+        (("2019-03-01 00:00Z", "2019-03-01T01:00Z", "2019-03-02T00:00Z"), False),
+        (("2019-03-01", "2019-03-02", "2019-03-04"), False),
+    ],
+)
+def test_times_without_any_zone_are_said_to_be_utc(cli, cells, said):
+    Path("a.csv").write_text(moments(*cells))
+    seen = cli("reconstruct", "a.csv", "--size", 3, 4, "--out", "out.npz")
+    assert seen.code == 0, seen.err
+    assert ("column 'time' states no time zone; it is UTC" in seen.out + seen.err) == said
 
 
 def test_spellings_of_degrees_are_degrees(cli):

@@ -105,7 +105,8 @@ class Table(NamedTuple):
         """Return dates and times (M,) in UTC, of one column or of a date and a time of day.
 
         Raises:
-            InputError: There is no such column, or a cell is no date in ISO 8601.
+            InputError: There is no such column, a cell is no date in ISO 8601, or some state a
+                time zone and others none.
         """
         columns = [self.find(name) for name in names]
         if isinstance(columns[0].cells, np.ndarray):
@@ -117,14 +118,29 @@ class Table(NamedTuple):
         found = np.ma.masked_all(len(texts), "datetime64[us]")
         rows = np.flatnonzero(known)
         try:
-            found[known] = parse_moments([texts[row] for row in rows])
+            found[known], zoned = parse_moments([texts[row] for row in rows])
         except ValueError as error:
             row = rows[error.args[0]]
             raise InputError(
                 f"{self.path}: line {self.lines[row]} has {texts[row][:40]!r} in column "
                 f"'{names[0]}', which is no date; write it as 2019-03-01T12:00Z"
             ) from error
+        self._check_zones(names[0], [texts[row] for row in rows], rows, zoned)
         return found
+
+    def _check_zones(
+        self, name: str, texts: Sequence[str], rows: np.ndarray, zoned: np.ndarray
+    ) -> None:
+        """Refuse a column of which some rows state a time zone, and say so if none does."""
+        if zoned.any() and not zoned.all():
+            first = int(zoned.argmin())
+            raise InputError(
+                f"{self.path}: line {self.lines[rows[first]]} has {texts[first][:40]!r} in column "
+                f"'{name}', which states no time zone, as others do; write 2019-03-01T12:00Z if "
+                "it is UTC"
+            )
+        if not zoned.any() and any(":" in text for text in texts):
+            LOGGER.info("%s: column '%s' states no time zone; it is UTC", self.path, name)
 
     def is_number(self, column: Column) -> bool:
         """Return whether any cell is a number, or whether there is too little to tell."""

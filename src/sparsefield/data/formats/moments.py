@@ -21,7 +21,16 @@ def parse_moment(text: str) -> np.datetime64:
     Raises:
         ValueError: The text is no such date or time.
     """
-    found = datetime.fromisoformat(text.strip().removesuffix(" UTC"))
+    return _moment(_parse(text))
+
+
+def _parse(text: str) -> datetime:
+    plain = text.strip()
+    found = datetime.fromisoformat(plain.removesuffix(" UTC"))
+    return found.replace(tzinfo=UTC) if plain.endswith(" UTC") else found
+
+
+def _moment(found: datetime) -> np.datetime64:
     if found.tzinfo is not None:
         found = found.astimezone(UTC).replace(tzinfo=None)
     return np.datetime64(found, "us")
@@ -92,16 +101,17 @@ def _padded(origin: str) -> str:
     return f"{date}T{hour:02d}:{minute:02d}:{seconds}{zone}"
 
 
-def parse_moments(texts: Sequence[str]) -> np.ndarray:
-    """Return moments (M,) in UTC of texts in ISO 8601.
+def parse_moments(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return moments (M,) in UTC of texts in ISO 8601, and which of them state a zone (M,).
 
     Raises:
         ValueError: One is no such text; its argument is the row.
     """
-    found = np.empty(len(texts), "datetime64[us]")
+    found, zoned = np.empty(len(texts), "datetime64[us]"), np.empty(len(texts), bool)
     for row, text in enumerate(texts):
         try:
-            found[row] = parse_moment(text)
+            parsed = _parse(text)
         except ValueError as error:
             raise ValueError(row) from error
-    return found
+        found[row], zoned[row] = _moment(parsed), parsed.tzinfo is not None
+    return found, zoned
