@@ -27,7 +27,8 @@ def parse_moment(text: str) -> np.datetime64:
 def _parse(text: str) -> datetime:
     plain = text.strip()
     found = datetime.fromisoformat(plain.removesuffix(" UTC"))
-    return found.replace(tzinfo=UTC) if plain.endswith(" UTC") else found
+    utc = found.tzinfo is None and plain.endswith(" UTC")
+    return found.replace(tzinfo=UTC) if utc else found
 
 
 def _moment(found: datetime) -> np.datetime64:
