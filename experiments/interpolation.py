@@ -23,8 +23,9 @@ from threadpoolctl import threadpool_limits
 
 from sparsefield.core.files import write_text
 from sparsefield.evaluation.serialise import tidy
-from sparsefield.inference.interpolation import Interpolated, Measurements, interpolate
+from sparsefield.inference.interpolation import Interpolated, interpolate
 from sparsefield.inference.interpolator import BUNDLED, build_interpolator, load_interpolator
+from sparsefield.inference.measurements import Measurements
 from sparsefield.models.universal import UniversalInterpolator
 
 MODEL, REFERENCE = "universal", "kriging"

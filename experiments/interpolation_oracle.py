@@ -19,8 +19,9 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.distance import cdist
 
 from sparsefield.core.files import write_json
-from sparsefield.inference.interpolation import Measurements, interpolate
+from sparsefield.inference.interpolation import interpolate
 from sparsefield.inference.interpolator import BUNDLED, build_interpolator, load_interpolator
+from sparsefield.inference.measurements import Measurements
 from sparsefield.models.universal import UniversalInterpolator
 
 LENGTHS = (0.1, 0.3, 1.0)  # in sides of the domain

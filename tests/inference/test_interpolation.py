@@ -8,7 +8,8 @@ import torch
 
 from sparsefield.core.errors import InputError
 from sparsefield.data import contexts
-from sparsefield.inference.interpolation import Measurements, interpolate
+from sparsefield.inference.interpolation import interpolate
+from sparsefield.inference.measurements import Measurements
 from sparsefield.models.universal import UniversalInterpolator
 
 

@@ -3,31 +3,31 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, cached_property
-from typing import NamedTuple
+from functools import cache, partial
+from itertools import groupby
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from sparsefield.core.errors import InputError
-from sparsefield.data import contexts
-from sparsefield.data.contexts import Context
 from sparsefield.inference.conditioned import Progress, silent
-from sparsefield.inference.copula import Covariance, likeliest
+from sparsefield.inference.measurements import Measurements, View
+from sparsefield.inference.regions import Verdict, decide, moments, settle
 from sparsefield.inference.tasks import Task, features_of, hear, standardise
 from sparsefield.models.universal import PARTS, Prediction, UniversalInterpolator
-from sparsefield.nn.experts.groups import useful_numbers
-from sparsefield.nn.experts.kriging import Seen
 from sparsefield.nn.mixture import Mixture
 
-FEWEST = 3
-OWN = 32  # observations at most whose surroundings share one context
 ASKED = 2048  # queries at a time
 ROWS = 32  # their number is made a multiple of this
-SAMPLED = 6  # leaves at which the experts to ask at all are chosen
+MANY = 512  # leaves from which on neighbouring ones share the network's decisions
+SHARING = 16  # leaves that share them
+PEERS = 4  # of them on which the choice of experts is tried
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Interpolated(NamedTuple):
@@ -56,92 +56,6 @@ class Interpolated(NamedTuple):
         self.field_std[rows] = part.field_std[: len(rows)]
 
 
-class View(NamedTuple):
-    """Queries that see the same measurements.
-
-    Attributes:
-        asked: Numbers of the queries (Q,).
-        seen: Numbers of the measurements (N,).
-    """
-
-    asked: np.ndarray
-    seen: np.ndarray
-
-
-class Measurements:
-    """Measurements of one field, made ready once for any queries.
-
-    Few are seen whole; of many, each place sees the near ones. Places are the leaves of a tree
-    over the measurements, and a query belongs to the leaf of its nearest one. No query depends on
-    another.
-
-    Args:
-        coords: Positions (N, P) of one to three axes, in units that are the same on every axis.
-        values: Measurements (N,).
-        noise: Standard deviation of the error, at least 0, one or of each (N,); None if it is
-            unknown.
-
-    Raises:
-        InputError: There are fewer than three measurements, shapes disagree, or a number is not
-            finite or a noise negative.
-    """
-
-    def __init__(
-        self, coords: np.ndarray, values: np.ndarray, noise: float | np.ndarray | None = None
-    ) -> None:
-        coords = np.ascontiguousarray(coords, dtype=np.float64)
-        values = np.asarray(values, dtype=np.float64)
-        _check(coords, values, noise)
-        self.values = values
-        self.stated = noise is not None
-        std = np.ones(len(values)) if noise is None else np.broadcast_to(noise, values.shape)
-        floor = 1e-6 * max(float(values.std()), 1e-150)
-        self.noise = np.maximum(std, floor) ** 2
-        self.tree = cKDTree(coords)
-        whole = len(values) <= contexts.WHOLE
-        self.leaf = np.zeros(len(values), int) if whole else _leaves(coords)
-
-    @cached_property
-    def covariance(self) -> Covariance:
-        """Covariance of the expert that is likeliest where the middle measurement lies."""
-        coords = np.asarray(self.tree.data)
-        middle = self.tree.query(coords.mean(0))[1]
-        seen = self.context(self.seen_from(int(self.leaf[middle])))
-        return likeliest(hear(standardise(seen, coords[:1], self.stated)))
-
-    @cached_property
-    def useful(self) -> np.ndarray | None:
-        """Isotropic experts (G, E) that have a say at some of many places; None for all."""
-        count = int(self.leaf.max()) + 1
-        if count < 2 * SAMPLED:
-            return None
-        chosen = np.linspace(0, count - 1, SAMPLED).astype(int)
-        seen = (self.context(self.seen_from(leaf)) for leaf in chosen)
-        return useful_numbers(
-            [Seen(*standardise(x, x.coords[:1], self.stated).seen) for x in seen]
-        )
-
-    def views(self, query: np.ndarray) -> Iterator[View]:
-        """Yield queries that see the same measurements, each once."""
-        leaf = self.leaf[self.tree.query(query)[1]]
-        order = np.argsort(leaf, kind="stable")
-        starts = np.flatnonzero(np.diff(leaf[order], prepend=-1))
-        for numbers in np.split(order, starts[1:]):
-            yield View(numbers, self.seen_from(int(leaf[numbers[0]])))
-
-    def seen_from(self, leaf: int) -> np.ndarray:
-        """Return the numbers (N,) of the measurements that a leaf sees."""
-        if len(self.values) <= contexts.WHOLE:
-            return np.arange(len(self.values))
-        own = np.asarray(self.tree.data)[self.leaf == leaf]
-        return contexts.nearest(self.tree, own.mean(0))
-
-    def context(self, numbers: np.ndarray) -> Context:
-        """Return measurements by their numbers."""
-        places = np.asarray(self.tree.data)[numbers]
-        return Context(places, self.values[numbers], self.noise[numbers])
-
-
 def interpolate(
     model: UniversalInterpolator,
     measurements: Measurements,
@@ -168,37 +82,96 @@ def interpolate(
             f"queries must be finite numbers of shape (L, {measurements.tree.m}), "
             f"got {query.shape}"
         )
-    size = min(chunk or ASKED, ASKED)
     found = Interpolated.empty(len(query))
-    useful = measurements.useful
-
-    def answer(view: View) -> int:
-        with torch.inference_mode():
-            seen = measurements.context(view.seen)
-            task = standardise(seen, query[:0], measurements.stated)
-            heard = hear(task, useful)
-            for numbers in np.split(view.asked, range(size, len(view.asked), size)):
-                part = task._replace(query=_padded(query[numbers]))
-                found.put(numbers, _to_units(model(features_of([part], [heard])), part))
-        return len(view.asked)
-
-    for count in each_in_threads(answer, measurements.views(query)):
-        progress(count)
+    for numbers, said in _answers(model, measurements, query, min(chunk or ASKED, ASKED)):
+        found.put(numbers, said)
+        progress(len(numbers))
     return found
 
 
-def each_in_threads(act: Callable[[View], int], views: Iterable[View]) -> Iterator[int]:
-    """Yield what an action returns for each view, in order, on as many threads as torch has.
+class Answer(NamedTuple):
+    """What is known at some queries.
+
+    Attributes:
+        asked: Numbers of the queries (Q,).
+        said: What is known there, and maybe at more.
+    """
+
+    asked: np.ndarray
+    said: Interpolated
+
+
+def _answers(
+    model: UniversalInterpolator, measurements: Measurements, query: np.ndarray, size: int
+) -> Iterator[Answer]:
+    """Yield what is known at all queries, part by part."""
+    views = measurements.views(query)
+    if measurements.leaves < MANY:
+        answer = partial(_answer, model, measurements, query, size)
+        for answers in each_in_threads(answer, views):
+            yield from answers
+    else:
+        regions = (list(x) for _, x in groupby(views, lambda view: view.leaf // SHARING))
+        yield from each_in_threads(partial(_answer_together, model, measurements, query), regions)
+
+
+@torch.inference_mode()
+def _answer(
+    model: UniversalInterpolator,
+    measurements: Measurements,
+    query: np.ndarray,
+    size: int,
+    view: View,
+) -> list[Answer]:
+    """Return what is known at the queries of a view, so many at a time."""
+    seen = measurements.context(measurements.seen_from(view.leaf))
+    task = standardise(seen, query[:0], measurements.stated)
+    heard = hear(task, measurements.useful)
+    answers = []
+    for numbers in np.split(view.asked, range(size, len(view.asked), size)):
+        part = task._replace(query=_padded(query[numbers]))
+        said = model(features_of([part], [heard]))
+        answers.append(Answer(numbers, _to_units(said, part)))
+    return answers
+
+
+@torch.inference_mode()
+def _answer_together(
+    model: UniversalInterpolator, measurements: Measurements, query: np.ndarray, views: list[View]
+) -> Answer:
+    """Return what is known at the queries of neighbouring views, by one decision."""
+    verdict = _verdict(model, measurements, views[0].leaf // SHARING)
+    parts = []
+    for view in views:
+        seen = measurements.context(measurements.seen_from(view.leaf))
+        parts.append(moments(verdict, standardise(seen, query[view.asked], measurements.stated)))
+    said = settle(model, verdict, np.concatenate(parts, axis=1))
+    value = Mixture(*(x[0] for x in said.value))
+    asked = np.concatenate([view.asked for view in views])
+    return Answer(asked, Interpolated(value, said.field_std[0]))
+
+
+def _verdict(model: UniversalInterpolator, measurements: Measurements, region: int) -> Verdict:
+    """Return what is decided for the leaves of a region."""
+    last = min((region + 1) * SHARING, measurements.leaves) - 1
+    leaves = np.linspace(region * SHARING, last, PEERS + 1).astype(int)
+    seen = [measurements.context(measurements.seen_from(leaf)) for leaf in leaves]
+    middle = seen.pop(PEERS // 2)
+    return decide(model, middle, seen, measurements.stated, measurements.useful)
+
+
+def each_in_threads(act: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """Yield what an action returns for each item, in order, on as many threads as torch has.
 
     Each of them computes on one processor.
     """
     workers = torch.get_num_threads()
     with one_thread():
         if workers == 1:
-            yield from map(act, views)
+            yield from map(act, items)
             return
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(act, views)
+            yield from pool.map(act, items)
 
 
 @contextmanager
@@ -233,26 +206,3 @@ def _to_units(said: Prediction, task: Task) -> Interpolated:
         torch.full(value.loc.shape[:1], x).double() for x in (task.centre, task.scale)
     )
     return Interpolated(value.affine(shift, factor), said.field_std[0].double() * task.scale)
-
-
-def _check(coords: np.ndarray, values: np.ndarray, noise: float | np.ndarray | None) -> None:
-    if coords.ndim != 2 or not 1 <= coords.shape[1] <= 3 or values.shape != coords.shape[:1]:
-        raise InputError(
-            "measurements need positions (N, P), P from 1 to 3, and values (N,), "
-            f"got shapes {coords.shape} and {values.shape}"
-        )
-    if len(values) < FEWEST:
-        raise InputError(f"at least {FEWEST} measurements are needed, got {len(values)}")
-    if not (np.isfinite(coords).all() and np.isfinite(values).all()):
-        raise InputError("positions and values must be finite numbers")
-    if noise is not None and not (np.isfinite(noise).all() and (np.asarray(noise) >= 0).all()):
-        raise InputError("the noise must be finite and at least 0")
-
-
-def _leaves(coords: np.ndarray) -> np.ndarray:
-    """Return the number (N,) of the compact part, of at most OWN points, of each point."""
-    leaf = np.zeros(len(coords), int)
-    parts = -(-len(coords) // OWN)
-    for number, part in enumerate(contexts.halve(coords, np.arange(len(coords)), parts)):
-        leaf[part] = number
-    return leaf

@@ -17,13 +17,8 @@ from sparsefield.data.query import Grid, Points, check_query
 from sparsefield.inference.conditioned import Progress, silent
 from sparsefield.inference.copula import Waves, white
 from sparsefield.inference.field import Field, Provenance
-from sparsefield.inference.interpolation import (
-    ASKED,
-    Interpolated,
-    Measurements,
-    View,
-    interpolate,
-)
+from sparsefield.inference.interpolation import ASKED, Interpolated, interpolate
+from sparsefield.inference.measurements import Measurements, View
 from sparsefield.models.universal import PARTS, UniversalInterpolator
 from sparsefield.nn.mixture import Mixture
 from sparsefield.samplers import Sampler
@@ -272,8 +267,8 @@ def draw(
     """
     waves = Waves(measured.covariance, len(measured.values), samples, key=key)
     drawn = torch.empty(samples, len(query), dtype=torch.float64)
-    for numbers, seen in _blocks(measured, query):
-        places = query[numbers]
+    for numbers, leaf in _blocks(measured, query):
+        places, seen = query[numbers], measured.seen_from(leaf)
         field = waves(measured.context(seen), seen, places)
         own = ((said.field_std[numbers] / said.value.std[numbers]) ** 2).clamp(0, 1).numpy()
         normal = np.sqrt(own) * field + np.sqrt(1 - own) * white(places, samples, key)
@@ -284,9 +279,9 @@ def draw(
 
 def _blocks(measured: Measurements, query: np.ndarray) -> Iterator[View]:
     """Yield queries that see the same measurements, not too many at a time."""
-    for asked, seen in measured.views(query):
+    for asked, leaf in measured.views(query):
         for numbers in np.split(asked, range(ASKED, len(asked), ASKED)):
-            yield View(numbers, seen)
+            yield View(numbers, leaf)
 
 
 def _positions(obs: Observation, at: Grid | Points | None = None) -> np.ndarray:

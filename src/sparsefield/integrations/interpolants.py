@@ -8,8 +8,9 @@ import numpy as np
 
 from sparsefield.baselines.registry import BASELINES, reconstruct_baseline
 from sparsefield.core.errors import InputError, unknown_name
-from sparsefield.inference.interpolation import Measurements, interpolate
+from sparsefield.inference.interpolation import interpolate
 from sparsefield.inference.interpolator import load_interpolator
+from sparsefield.inference.measurements import Measurements
 from sparsefield.inference.universal import draw
 from sparsefield.integrations.kriging import Kriging
 from sparsefield.integrations.readings import Forecast, Readings

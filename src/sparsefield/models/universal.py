@@ -225,6 +225,15 @@ class UniversalInterpolator(nn.Module):
 
     def forward(self, x: Features) -> Prediction:
         """Predict at the queries."""
+        raw = self.decide(x)
+        weight = self.weigh(raw, x.evidence)
+        mean = (weight * x.mean).sum(-1)
+        gap = (x.mean - mean[..., None]).square()
+        var, field_var = ((weight * (part + gap)).sum(-1) for part in (x.var, x.field_var))
+        return self.shape(raw, mean, var, field_var)
+
+    def decide(self, x: Features) -> Tensor:
+        """Return the raw decisions (B, Q, R): on whom to rely, and how to correct them."""
         field = self.field(x.glob)[:, None]
         tokens = self.observed(x.observed) + field
         for block in self.encoder:
@@ -233,23 +242,35 @@ class UniversalInterpolator(nn.Module):
         queries = self.asked(x.asked) + field
         for block in self.decoder:
             queries = block(queries, tokens, x.far, x.valid)
-        return self._decide(self.head(self.norm(queries)).float(), x)
+        raw: Tensor = self.head(self.norm(queries)).float()
+        return raw
 
-    def _decide(self, raw: Tensor, x: Features) -> Prediction:
-        choice, shift, own, place, size, share = raw.split(
-            [GROUPS, 1, 1, PARTS, PARTS, PARTS], dim=-1
-        )
-        logits = self.temper * x.evidence[:, None] + self.prior + choice
-        weight = logits.softmax(-1)
-        mean = (weight * x.mean).sum(-1)
-        spread = x.var + (x.mean - mean[..., None]).square()
-        std = (weight * spread).sum(-1).sqrt()
+    def weigh(self, raw: Tensor, evidence: Tensor) -> Tensor:
+        """Return the weights (B, Q, G) of the groups.
+
+        Args:
+            raw: What `decide` returned.
+            evidence: Log evidence of the groups (B, G).
+        """
+        logits = self.temper * evidence[:, None] + self.prior + raw[..., :GROUPS]
+        return logits.softmax(-1)
+
+    def shape(self, raw: Tensor, mean: Tensor, var: Tensor, field_var: Tensor) -> Prediction:
+        """Return predictions from the moments of the weighed experts, each (B, Q).
+
+        Args:
+            raw: What `decide` returned.
+            mean: Mean.
+            var: Variance of a new value.
+            field_var: Variance of the noise-free field.
+        """
+        shift, own, place, size, share = raw[..., GROUPS:].split([1, 1, PARTS, PARTS, PARTS], -1)
+        std = var.sqrt()
         mean = mean + std * shift[..., 0]
         places = self.places + place
         scales = self.part_scale * (2 * torch.tanh(size / 2)).exp()
         value = Mixture(share.log_softmax(-1), places, scales).affine(mean, std)
-        quiet = (weight * (x.field_var + spread - x.var)).sum(-1) / std.square()
-        quiet = quiet.clamp(1e-6, 1 - 1e-6)
+        quiet = (field_var / var).clamp(1e-6, 1 - 1e-6)
         own_share = torch.sigmoid(torch.logit(quiet) + own[..., 0])
         return Prediction(value, value.std * own_share.sqrt())
 

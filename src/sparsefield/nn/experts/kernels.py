@@ -159,6 +159,79 @@ def cross_all(
 
 
 @partial(compiled, fastmath=True)
+def forecast_all(
+    rate: Any,
+    linear: Any,
+    square: Any,
+    nugget: Any,
+    trend: Any,
+    coords: Any,
+    values: Any,
+    noise: Any,
+    query: Any,
+    matrix: Any,
+    evidence: Any,
+    variance: Any,
+    said: Any,
+) -> None:
+    """Fill in evidence and variances (E,), and mean and relative variance of the field (2, E, Q).
+
+    The covariances with the queries are right-hand sides of the factorisation.
+
+    Args:
+        rate: Factor of a distance (E,).
+        linear: Coefficient of the Matérn polynomial (E,).
+        square: Coefficient of its square (E,).
+        nugget: Share of the noise in the variance (E,).
+        trend: Variance of a linear trend (E,).
+        coords: Observed positions in the metric of each expert (E, N, P).
+        values: Observed values (N,).
+        noise: Relative noise variances (N,).
+        query: Positions to predict in the metric of each expert (E, Q, P).
+        matrix: Room (N, N + 2 + Q).
+        evidence: Log restricted likelihoods (E,), up to a constant.
+        variance: Estimates of the variance (E,).
+        said: Forecasts (2, E, Q).
+    """
+    count, asked = len(values), query.shape[1]
+    first = count + 2
+    for e in range(rate.size):
+        a1, a2, rest, slope = linear[e], square[e], 1 - nugget[e], trend[e]
+        for i in range(count):
+            here, row = coords[e, i], matrix[i]
+            for j in range(i, count):
+                a = rate[e] * _distance(here, coords[e, j])
+                row[j] = rest * (1 + a * (a1 + a2 * a)) * _decay(a)
+                row[j] += slope * _product(here, coords[e, j])
+            row[i] += nugget[e] * noise[i] + JITTER
+            row[count], row[count + 1] = 1, values[i]
+            for q in range(asked):
+                a = rate[e] * _distance(here, query[e, q])
+                row[first + q] = rest * (1 + a * (a1 + a2 * a)) * _decay(a)
+                row[first + q] += slope * _product(here, query[e, q])
+        log_determinant = _factorise(matrix)
+        ones, target = matrix[:, count], matrix[:, count + 1]
+        precision, cross = _product(ones, ones), _product(ones, target)
+        level = cross / precision
+        variance[e] = max((_product(target, target) - cross * level) / (count - 1), 1e-12)
+        fit = (count - 1) * math.log(variance[e]) + log_determinant + math.log(precision)
+        evidence[e] = -fit / 2
+        mean, var, missing = said[0, e], said[1, e], np.ones(asked)
+        for q in range(asked):
+            mean[q] = level
+            var[q] = rest + slope * _product(query[e, q], query[e, q])
+        for i in range(count):
+            left, one = target[i] - level * ones[i], ones[i]
+            for q in range(asked):
+                gain = matrix[i, first + q]
+                mean[q] += gain * left
+                var[q] -= gain * gain
+                missing[q] -= gain * one
+        for q in range(asked):
+            var[q] = max(var[q] + missing[q] ** 2 / precision, JITTER)
+
+
+@partial(compiled, fastmath=True)
 def pull_all(
     rate: Any,
     linear: Any,
