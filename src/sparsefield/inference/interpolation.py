@@ -42,18 +42,58 @@ class Interpolated(NamedTuple):
     value: Mixture
     field_std: Tensor
 
-    @classmethod
-    def empty(cls, count: int) -> "Interpolated":
-        """Return room for what is known at so many points."""
-        parts = (torch.empty(count, PARTS, dtype=torch.float64) for _ in Mixture._fields)
-        return cls(Mixture(*parts), torch.empty(count, dtype=torch.float64))
+    def take(self, part: slice) -> "Interpolated":
+        """Return what is known at some of the points."""
+        return Interpolated(Mixture(*(x[part] for x in self.value)), self.field_std[part])
 
-    def put(self, numbers: np.ndarray, part: "Interpolated") -> None:
-        """Write what is known at some of the points (Q,), the first ones of a part."""
-        rows = torch.from_numpy(numbers)
-        for whole, piece in zip(self.value, part.value, strict=True):
-            whole[rows] = piece[: len(rows)]
-        self.field_std[rows] = part.field_std[: len(rows)]
+
+class Blend:
+    """Averages of what is known from several places, with room for so many points.
+
+    Parts of mixtures are averaged one by one. The variance of each is that of the mixture of what
+    it is from every place: where places disagree it is greater.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._share = torch.zeros(count, dtype=torch.float64)
+        parts = [torch.zeros(count, PARTS, dtype=torch.float64) for _ in Mixture._fields]
+        self._weight, self._loc, self._var = parts
+        self._mean, self._field_var = torch.zeros(2, count, dtype=torch.float64)
+
+    def add(self, asked: np.ndarray, share: np.ndarray, said: Interpolated) -> int:
+        """Add what is known at some points (Q,) from a place; return how many are new.
+
+        Args:
+            asked: Numbers of the points, each once.
+            share: How much it counts (Q,).
+            said: What is known, at the points first.
+        """
+        rows, part = torch.from_numpy(asked), torch.from_numpy(share)
+        before = self._share[rows]
+        self._share[rows] = before + part
+        part = part / (before + part)
+        value, field_std = said.take(slice(len(rows)))
+        self._average(self._weight, rows, part, value.log_weight.exp())
+        gap = self._average(self._loc, rows, part, value.loc)
+        self._average(self._var, rows, part, value.scale.square())
+        self._var[rows] += gap
+        gap = self._average(self._mean, rows, part, value.mean)
+        self._average(self._field_var, rows, part, field_std.square())
+        self._field_var[rows] += gap
+        return int((before == 0).sum())
+
+    @staticmethod
+    def _average(whole: Tensor, rows: Tensor, part: Tensor, new: Tensor) -> Tensor:
+        """Move averages towards new numbers; return the variance that this adds."""
+        part = part.view(-1, *(1,) * (new.ndim - 1))
+        gap = new - whole[rows]
+        whole[rows] += part * gap
+        return part * (1 - part) * gap.square()
+
+    def result(self) -> Interpolated:
+        """Return the averages."""
+        value = Mixture(self._weight.log_(), self._loc, self._var.sqrt_())
+        return Interpolated(value, self._field_var.sqrt_())
 
 
 def interpolate(
@@ -82,22 +122,21 @@ def interpolate(
             f"queries must be finite numbers of shape (L, {measurements.tree.m}), "
             f"got {query.shape}"
         )
-    found = Interpolated.empty(len(query))
-    for numbers, said in _answers(model, measurements, query, min(chunk or ASKED, ASKED)):
-        found.put(numbers, said)
-        progress(len(numbers))
-    return found
+    blend = Blend(len(query))
+    for view, said in _answers(model, measurements, query, min(chunk or ASKED, ASKED)):
+        progress(blend.add(view.asked, view.share, said))
+    return blend.result()
 
 
 class Answer(NamedTuple):
-    """What is known at some queries.
+    """What is known of a field from one place.
 
     Attributes:
-        asked: Numbers of the queries (Q,).
-        said: What is known there, and maybe at more.
+        view: Place and queries (Q,).
+        said: What is known at the queries, and maybe at more.
     """
 
-    asked: np.ndarray
+    view: View
     said: Interpolated
 
 
@@ -107,12 +146,13 @@ def _answers(
     """Yield what is known at all queries, part by part."""
     views = measurements.views(query)
     if measurements.leaves < MANY:
-        answer = partial(_answer, model, measurements, query, size)
-        for answers in each_in_threads(answer, views):
-            yield from answers
+        parts = each_in_threads(partial(_answer, model, measurements, query, size), views)
     else:
         regions = (list(x) for _, x in groupby(views, lambda view: view.leaf // SHARING))
-        yield from each_in_threads(partial(_answer_together, model, measurements, query), regions)
+        act = partial(_answer_together, model, measurements, query)
+        parts = each_in_threads(act, regions)
+    for part in parts:
+        yield from part
 
 
 @torch.inference_mode()
@@ -128,17 +168,17 @@ def _answer(
     task = standardise(seen, query[:0], measurements.stated)
     heard = hear(task, measurements.useful)
     answers = []
-    for numbers in np.split(view.asked, range(size, len(view.asked), size)):
-        part = task._replace(query=_padded(query[numbers]))
-        said = model(features_of([part], [heard]))
-        answers.append(Answer(numbers, _to_units(said, part)))
+    for part in view.split(size):
+        asking = task._replace(query=_padded(query[part.asked]))
+        said = model(features_of([asking], [heard]))
+        answers.append(Answer(part, _to_units(said, asking)))
     return answers
 
 
 @torch.inference_mode()
 def _answer_together(
     model: UniversalInterpolator, measurements: Measurements, query: np.ndarray, views: list[View]
-) -> Answer:
+) -> list[Answer]:
     """Return what is known at the queries of neighbouring views, by one decision."""
     verdict = _verdict(model, measurements, views[0].leaf // SHARING)
     parts = []
@@ -146,9 +186,12 @@ def _answer_together(
         seen = measurements.context(measurements.seen_from(view.leaf))
         parts.append(moments(verdict, standardise(seen, query[view.asked], measurements.stated)))
     said = settle(model, verdict, np.concatenate(parts, axis=1))
-    value = Mixture(*(x[0] for x in said.value))
-    asked = np.concatenate([view.asked for view in views])
-    return Answer(asked, Interpolated(value, said.field_std[0]))
+    every = Interpolated(Mixture(*(x[0] for x in said.value)), said.field_std[0])
+    ends = np.cumsum([len(view.asked) for view in views])
+    return [
+        Answer(view, every.take(slice(end - len(view.asked), end)))
+        for view, end in zip(views, ends, strict=True)
+    ]
 
 
 def _verdict(model: UniversalInterpolator, measurements: Measurements, region: int) -> Verdict:

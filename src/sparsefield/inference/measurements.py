@@ -17,6 +17,11 @@ from sparsefield.nn.experts.kriging import Seen
 
 FEWEST = 3
 OWN = 32  # observations at most whose surroundings share one context
+NEAR = 8  # measurements whose distance is the width of a border
+BORDER = 0.5  # times that
+LEAVES = 4  # that answer a query at most
+FARTHEST = 512  # measurements at most among which leaves are looked for
+BLOCK = 65536  # queries at a time
 SAMPLED = 6  # leaves at which the experts to ask at all are chosen
 
 
@@ -25,19 +30,27 @@ class View(NamedTuple):
 
     Attributes:
         asked: Numbers of the queries (Q,).
+        share: How much of the answer to each is given from here (Q,).
         leaf: Number of the leaf from which they see them.
     """
 
     asked: np.ndarray
+    share: np.ndarray
     leaf: int
+
+    def split(self, size: int) -> "Iterator[View]":
+        """Yield the same with so many queries at most."""
+        for first in range(0, len(self.asked), size):
+            part = slice(first, first + size)
+            yield View(self.asked[part], self.share[part], self.leaf)
 
 
 class Measurements:
     """Measurements of one field, made ready once for any queries.
 
     Few are seen whole; of many, each place sees the near ones. Places are the leaves of a tree
-    over the measurements, and a query belongs to the leaf of its nearest one. No query depends on
-    another.
+    over the measurements, and a query belongs to the leaf of its nearest one, or near a border in
+    parts to several, see `shares_of_leaves`. No query depends on another.
 
     Args:
         coords: Positions (N, P) of one to three axes, in units that are the same on every axis.
@@ -85,13 +98,28 @@ class Measurements:
             [Seen(*standardise(x, x.coords[:1], self.stated).seen) for x in seen]
         )
 
-    def views(self, query: np.ndarray) -> Iterator[View]:
-        """Yield queries that see the same measurements, each once, by rising leaf."""
-        leaf = self.leaf[self.tree.query(query)[1]]
+    def views(self, query: np.ndarray, *, blended: bool = True) -> Iterator[View]:
+        """Yield queries that see the same measurements, by rising leaf.
+
+        Args:
+            query: Positions (L, P).
+            blended: Let several leaves answer near a border; their shares sum to 1.
+        """
+        asked, leaf, share = self._shares(query, blended)
         order = np.argsort(leaf, kind="stable")
         starts = np.flatnonzero(np.diff(leaf[order], prepend=-1))
         for numbers in np.split(order, starts[1:]):
-            yield View(numbers, int(leaf[numbers[0]]))
+            yield View(asked[numbers], share[numbers], int(leaf[numbers[0]]))
+
+    def _shares(self, query: np.ndarray, blended: bool) -> "Shares":
+        if self.leaves == 1 or not blended:
+            nearest = self.tree.query(query)[1]
+            return Shares(np.arange(len(query)), self.leaf[nearest], np.ones(len(query)))
+        blocks = range(0, len(query), BLOCK)
+        parts = [shares_of_leaves(self.tree, self.leaf, query[i : i + BLOCK]) for i in blocks]
+        asked, leaf, share = (np.concatenate(x) for x in zip(*parts, strict=True))
+        starts = np.repeat(blocks, [len(part.asked) for part in parts])
+        return Shares(asked + starts, leaf, share)
 
     def seen_from(self, leaf: int) -> np.ndarray:
         """Return the numbers (N,) of the measurements that a leaf sees."""
@@ -110,6 +138,71 @@ class Measurements:
         """Return measurements by their numbers."""
         places = np.asarray(self.tree.data)[numbers]
         return Context(places, self.values[numbers], self.noise[numbers])
+
+
+class Shares(NamedTuple):
+    """Which leaves answer which queries.
+
+    Attributes:
+        asked: Numbers of the queries (A,).
+        leaf: Numbers of leaves (A,).
+        share: How much each counts (A,), of sum 1 for every query.
+    """
+
+    asked: np.ndarray
+    leaf: np.ndarray
+    share: np.ndarray
+
+
+def shares_of_leaves(tree: cKDTree, leaf: np.ndarray, query: np.ndarray) -> Shares:
+    r"""Return which leaves answer queries (Q, P), so that answers change smoothly on the way.
+
+    A leaf is as far as its nearest measurement. Those that are little farther than the nearest
+    one count too,
+
+    .. math:: w_l \propto \max\left(0, 1 - \frac{d_l - d_1}{r - d_1}\right)^2,
+
+    with a reach r of :math:`d_1` and a part of the distance to the eighth measurement, or of the
+    distance to the fifth leaf if that is less. Every distance is continuous, and a leaf has no
+    weight where it comes in: so are the weights.
+
+    Reference: Shepard (1968); the partition of unity of Franke and Nielson (1980).
+
+    Args:
+        tree: Tree of the measurements (N, P).
+        leaf: Leaf of each (N,).
+        query: Positions.
+    """
+    done, left, near = [], np.arange(len(query)), min(NEAR, tree.n)
+    scale = None
+    while len(left):
+        distance, number = tree.query(query[left], np.arange(1, near + 1))
+        scale = distance[:, -1] if scale is None else scale
+        entry, nearest = _first_of_each(leaf[number], distance), distance[:, 0]
+        reach = nearest + BORDER * scale
+        if near > LEAVES:
+            reach = np.minimum(reach, np.partition(entry, LEAVES, axis=1)[:, LEAVES])
+        last = near >= min(FARTHEST, tree.n)
+        found = (reach <= distance[:, -1]) | last
+        reach = np.minimum(reach, np.inf if near == tree.n else distance[:, -1])
+        asked, column = np.nonzero((entry < reach[:, None]) | (entry == nearest[:, None]))
+        width = np.maximum(reach - nearest, 1e-300)[asked]
+        share = np.maximum(1 - (entry[asked, column] - nearest[asked]) / width, 0) ** 2
+        share /= np.bincount(asked, share, len(left))[asked]
+        kept = found[asked] & (share > 0)
+        asked, column, share = asked[kept], column[kept], share[kept]
+        done.append(Shares(left[asked], leaf[number[asked, column]], share))
+        left, scale, near = left[~found], scale[~found], min(4 * near, tree.n)
+    return Shares(*(np.concatenate(part) for part in zip(*done, strict=True)))
+
+
+def _first_of_each(leaf: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Return distances (Q, K), rising, where a leaf comes first in its row; infinite elsewhere."""
+    first = distance.copy()
+    for column in range(1, leaf.shape[1]):
+        again = (leaf[:, :column] == leaf[:, column, None]).any(1)
+        first[again, column] = np.inf
+    return first
 
 
 def _check(coords: np.ndarray, values: np.ndarray, noise: float | np.ndarray | None) -> None:

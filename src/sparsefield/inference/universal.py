@@ -267,8 +267,9 @@ def draw(
     """
     waves = Waves(measured.covariance, len(measured.values), samples, key=key)
     drawn = torch.empty(samples, len(query), dtype=torch.float64)
-    for numbers, leaf in _blocks(measured, query):
-        places, seen = query[numbers], measured.seen_from(leaf)
+    for view in _blocks(measured, query):
+        numbers, places = view.asked, query[view.asked]
+        seen = measured.seen_from(view.leaf)
         field = waves(measured.context(seen), seen, places)
         own = ((said.field_std[numbers] / said.value.std[numbers]) ** 2).clamp(0, 1).numpy()
         normal = np.sqrt(own) * field + np.sqrt(1 - own) * white(places, samples, key)
@@ -278,10 +279,9 @@ def draw(
 
 
 def _blocks(measured: Measurements, query: np.ndarray) -> Iterator[View]:
-    """Yield queries that see the same measurements, not too many at a time."""
-    for asked, leaf in measured.views(query):
-        for numbers in np.split(asked, range(ASKED, len(asked), ASKED)):
-            yield View(numbers, leaf)
+    """Yield queries by the leaf of the nearest measurement, not too many at a time."""
+    for view in measured.views(query, blended=False):
+        yield from view.split(ASKED)
 
 
 def _positions(obs: Observation, at: Grid | Points | None = None) -> np.ndarray:
