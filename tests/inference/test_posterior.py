@@ -354,7 +354,7 @@ def test_observations_that_do_not_fit_are_one_clear_line(model, obs, message):
         (lambda p: p.sample(None, 2, sampler=7), "one of sf.samplers.*not int"),
         (lambda p: p.within(None, 0), "at least 1 evaluation, not 0"),
         (lambda p: p.mean(Grid(100_000, 100_000)), r"100000, 100000.*would take 8\d\d.* GiB"),
-        (lambda p: p.sample(Grid(1000, 1000), 10**6), "1000000 samples, would take .* TiB"),
+        (lambda p: p.sample(Grid(1000, 1000), 10**6), "1,000,000 samples, would take .* TiB"),
     ],
 )
 def test_queries_that_do_not_fit_are_one_clear_line_before_any_work(model, ask, message):

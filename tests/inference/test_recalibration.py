@@ -201,7 +201,7 @@ def test_recalibrated_draws_stay_within_the_range_of_values(field):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"folds": 1}, "23 observations cannot be held out in 1 folds"),
+        ({"folds": 1}, "23 observations cannot be held out in 1 fold"),
         ({"folds": 24}, "23 observations cannot be held out in 24 folds"),
         ({"samples": 1}, "samples >= 2"),
         ({"seed": -1}, "seed >= 0"),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparsefield.core.errors import InputError
 from sparsefield.core.moved import moved_names
+from sparsefield.core.words import counted
 
 __getattr__ = moved_names(__name__)
 
@@ -67,7 +68,9 @@ def hold_out(count: int, folds: int, seed: int) -> Iterator[Tensor]:
         InputError: The number of folds is below 2 or above that of points.
     """
     if not 2 <= folds <= count:
-        raise InputError(f"{count} observations cannot be held out in {folds} folds")
+        raise InputError(
+            f"{counted(count, 'observation')} cannot be held out in {counted(folds, 'fold')}"
+        )
     # Four keys: masks and noise have three.
     order = np.random.default_rng([seed, 0, 0, 1]).permutation(count)
     for part in np.array_split(order, folds):
