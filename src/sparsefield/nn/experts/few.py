@@ -77,14 +77,14 @@ class Few(NamedTuple):
 
     def _ask(self, seen: Seen, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return evidence and variances (E,), and forecasts (2, E, Q)."""
-        centre = seen.coords.mean(0)
-        coords, query = ((x - centre) / self.unit @ self.metric for x in (seen.coords, query))
-        count, (experts, asked) = len(seen.values), query.shape[:2]
-        matrix = np.empty((count, count + 2 + asked))
+        places = np.concatenate([seen.coords, query]) - seen.coords.mean(0)
+        places = self.metric.mT @ (places.T / self.unit)
+        count, (experts, _, width) = len(seen.values), places.shape
+        matrix = np.empty((count, width + 2))
         evidence, variance = np.empty((2, experts))
-        said = np.empty((2, experts, asked))
+        said = np.empty((2, experts, width - count))
         forecast_all(
-            *self.bank[:4], self.trend, coords, seen.values, seen.noise, query, matrix,
+            *self.bank[:4], self.trend, places, seen.values, seen.noise, matrix,
             evidence, variance, said,
         )  # fmt: skip
         return evidence, variance, said

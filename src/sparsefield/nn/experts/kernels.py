@@ -165,10 +165,9 @@ def forecast_all(
     square: Any,
     nugget: Any,
     trend: Any,
-    coords: Any,
+    places: Any,
     values: Any,
     noise: Any,
-    query: Any,
     matrix: Any,
     evidence: Any,
     variance: Any,
@@ -184,51 +183,76 @@ def forecast_all(
         square: Coefficient of its square (E,).
         nugget: Share of the noise in the variance (E,).
         trend: Variance of a linear trend (E,).
-        coords: Observed positions in the metric of each expert (E, N, P).
+        places: Observed positions and queries in the metric of each expert (E, P, N + Q).
         values: Observed values (N,).
         noise: Relative noise variances (N,).
-        query: Positions to predict in the metric of each expert (E, Q, P).
-        matrix: Room (N, N + 2 + Q).
+        matrix: Room (N, N + Q + 2).
         evidence: Log restricted likelihoods (E,), up to a constant.
         variance: Estimates of the variance (E,).
         said: Forecasts (2, E, Q).
     """
-    count, asked = len(values), query.shape[1]
-    first = count + 2
+    count, width = len(values), places.shape[2]
     for e in range(rate.size):
-        a1, a2, rest, slope = linear[e], square[e], 1 - nugget[e], trend[e]
+        rest = 1 - nugget[e]
         for i in range(count):
-            here, row = coords[e, i], matrix[i]
-            for j in range(i, count):
-                a = rate[e] * _distance(here, coords[e, j])
-                row[j] = rest * (1 + a * (a1 + a2 * a)) * _decay(a)
-                row[j] += slope * _product(here, coords[e, j])
+            row = matrix[i]
+            _correlate(places[e], i, rate[e], linear[e], square[e], row)
+            for j in range(i, width):
+                row[j] *= rest
+            if trend[e] > 0:
+                _add_trend(places[e], i, trend[e], row)
             row[i] += nugget[e] * noise[i] + JITTER
-            row[count], row[count + 1] = 1, values[i]
-            for q in range(asked):
-                a = rate[e] * _distance(here, query[e, q])
-                row[first + q] = rest * (1 + a * (a1 + a2 * a)) * _decay(a)
-                row[first + q] += slope * _product(here, query[e, q])
+            row[width], row[width + 1] = 1, values[i]
         log_determinant = _factorise(matrix)
-        ones, target = matrix[:, count], matrix[:, count + 1]
+        ones, target = matrix[:, width], matrix[:, width + 1]
         precision, cross = _product(ones, ones), _product(ones, target)
         level = cross / precision
         variance[e] = max((_product(target, target) - cross * level) / (count - 1), 1e-12)
         fit = (count - 1) * math.log(variance[e]) + log_determinant + math.log(precision)
         evidence[e] = -fit / 2
-        mean, var, missing = said[0, e], said[1, e], np.ones(asked)
-        for q in range(asked):
-            mean[q] = level
-            var[q] = rest + slope * _product(query[e, q], query[e, q])
-        for i in range(count):
-            left, one = target[i] - level * ones[i], ones[i]
-            for q in range(asked):
-                gain = matrix[i, first + q]
-                mean[q] += gain * left
-                var[q] -= gain * gain
-                missing[q] -= gain * one
-        for q in range(asked):
-            var[q] = max(var[q] + missing[q] ** 2 / precision, JITTER)
+        mean, var = said[0, e], said[1, e]
+        mean[:], var[:] = level, rest
+        for k in range(places.shape[1]):
+            var += trend[e] * places[e, k, count:] ** 2
+        _explain(matrix[:, count:width], ones, target - level * ones, mean, var)
+
+
+@njit(inline="always")
+def _explain(gain: Any, ones: Any, left: Any, mean: Any, var: Any) -> None:
+    """Add to means (Q,) and prior variances what observations (N,) say of the queries."""
+    missing = np.ones(len(mean))
+    for i in range(len(ones)):
+        for q in range(len(mean)):
+            mean[q] += gain[i, q] * left[i]
+            var[q] -= gain[i, q] * gain[i, q]
+            missing[q] -= gain[i, q] * ones[i]
+    precision = _product(ones, ones)
+    for q in range(len(mean)):
+        var[q] = max(var[q] + missing[q] ** 2 / precision, JITTER)
+
+
+@njit(inline="always")
+def _add_trend(places: Any, i: int, slope: float, row: Any) -> None:
+    """Add the covariance of a linear trend between a place (P, M) and all that follow."""
+    for k in range(len(places)):
+        line = places[k]
+        for j in range(i, places.shape[1]):
+            row[j] += slope * line[i] * line[j]
+
+
+@njit(inline="always")
+def _correlate(places: Any, i: int, rate: float, linear: float, square: float, row: Any) -> None:
+    """Fill in correlations between a place (P, M) and all that follow, axis by axis."""
+    width = places.shape[1]
+    for j in range(i, width):
+        row[j] = 0.0
+    for k in range(len(places)):
+        line = places[k]
+        for j in range(i, width):
+            row[j] += (line[j] - line[i]) ** 2
+    for j in range(i, width):
+        a = rate * math.sqrt(row[j])
+        row[j] = (1 + a * (linear + square * a)) * _decay(a)
 
 
 @partial(compiled, fastmath=True)
