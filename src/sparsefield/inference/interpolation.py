@@ -111,7 +111,7 @@ def interpolate(
         measurements: What was measured.
         query: Positions, in the units of the measurements'.
         chunk: Queries at a time at most, at least 1; 2048 by default.
-        progress: Called after each part with the number of queries in it.
+        progress: Called after each part with the number of queries that it is the first to answer.
 
     Raises:
         InputError: The queries have other axes than the measurements, or are not finite.

@@ -18,7 +18,8 @@ from sparsefield.nn.experts.kriging import Seen
 FEWEST = 3
 OWN = 32  # observations at most whose surroundings share one context
 NEAR = 8  # measurements whose distance is the width of a border
-BORDER = 0.5  # times that
+BORDER = 0.25  # times that
+GAP = 0.75  # times the distance to the nearest one, far from all of them
 LEAVES = 4  # that answer a query at most
 FARTHEST = 512  # measurements at most among which leaves are looked for
 BLOCK = 65536  # queries at a time
@@ -162,9 +163,9 @@ def shares_of_leaves(tree: cKDTree, leaf: np.ndarray, query: np.ndarray) -> Shar
 
     .. math:: w_l \propto \max\left(0, 1 - \frac{d_l - d_1}{r - d_1}\right)^2,
 
-    with a reach r of :math:`d_1` and a part of the distance to the eighth measurement, or of the
-    distance to the fifth leaf if that is less. Every distance is continuous, and a leaf has no
-    weight where it comes in: so are the weights.
+    with a reach r of :math:`d_1` and a part of the distance to the eighth measurement, more in
+    gaps, or of the distance to the fifth leaf if that is less. Every distance is continuous, and
+    a leaf has no weight where it comes in: so are the weights.
 
     Reference: Shepard (1968); the partition of unity of Franke and Nielson (1980).
 
@@ -174,26 +175,32 @@ def shares_of_leaves(tree: cKDTree, leaf: np.ndarray, query: np.ndarray) -> Shar
         query: Positions.
     """
     done, left, near = [], np.arange(len(query)), min(NEAR, tree.n)
-    scale = None
+    width = None
     while len(left):
         distance, number = tree.query(query[left], np.arange(1, near + 1))
-        scale = distance[:, -1] if scale is None else scale
+        width = _border(distance) if width is None else width
         entry, nearest = _first_of_each(leaf[number], distance), distance[:, 0]
-        reach = nearest + BORDER * scale
+        reach = nearest + width
         if near > LEAVES:
             reach = np.minimum(reach, np.partition(entry, LEAVES, axis=1)[:, LEAVES])
         last = near >= min(FARTHEST, tree.n)
         found = (reach <= distance[:, -1]) | last
         reach = np.minimum(reach, np.inf if near == tree.n else distance[:, -1])
         asked, column = np.nonzero((entry < reach[:, None]) | (entry == nearest[:, None]))
-        width = np.maximum(reach - nearest, 1e-300)[asked]
-        share = np.maximum(1 - (entry[asked, column] - nearest[asked]) / width, 0) ** 2
+        whole = np.maximum(reach - nearest, 1e-300)[asked]
+        share = np.maximum(1 - (entry[asked, column] - nearest[asked]) / whole, 0) ** 2
         share /= np.bincount(asked, share, len(left))[asked]
         kept = found[asked] & (share > 0)
         asked, column, share = asked[kept], column[kept], share[kept]
         done.append(Shares(left[asked], leaf[number[asked, column]], share))
-        left, scale, near = left[~found], scale[~found], min(4 * near, tree.n)
+        left, width, near = left[~found], width[~found], min(4 * near, tree.n)
     return Shares(*(np.concatenate(part) for part in zip(*done, strict=True)))
+
+
+def _border(distance: np.ndarray) -> np.ndarray:
+    """Return the width (Q,) of a border from the distances (Q, K) of the nearest measurements."""
+    first, last = distance[:, 0], distance[:, -1]
+    return BORDER * last + GAP * first**2 / np.maximum(last, 1e-300)
 
 
 def _first_of_each(leaf: np.ndarray, distance: np.ndarray) -> np.ndarray:
