@@ -51,11 +51,15 @@ def test_links_between_pages_lead_to_files():
 
 
 @pytest.mark.slow
-def test_the_site_is_built_without_a_warning(tmp_path):
+def test_the_site_is_built_without_a_warning_and_shows_equations(tmp_path):
     pytest.importorskip("mkdocstrings")
     pytest.importorskip("pymdownx")
+    pytest.importorskip("latex2mathml")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
+    for page in ("concepts.html", "reference/samplers.html"):
+        text = (tmp_path / page).read_text()
+        assert "<math" in text and ":math:" not in text and ".. math" not in text
     assert (tmp_path / "reference" / "commands.html").stat().st_size > 10_000

@@ -22,7 +22,9 @@ from mkdocs.structure.pages import Page
 
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(DOCS / "site")]
+
+from maths import Maths  # noqa: E402, it stands beside this file
 
 LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
 # Page -> (title, objects).
@@ -50,8 +52,15 @@ REFERENCES = {
 }  # fmt: skip
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Show mathematics as such, in pages and in docstrings."""
+    config.markdown_extensions.append(Maths())  # type: ignore[arg-type]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the references, and the files outside of this folder that pages link to."""
+    """Add colours, the references, and the files outside of this folder that pages link to."""
+    files.append(File.generated(config, "site/code.css", content=colours()))
     pages = {"commands": commands(), "settings": settings(), "samplers": samplers()}
     pages |= {name: objects(*what) for name, what in REFERENCES.items()}
     for name, content in pages.items():
@@ -73,6 +82,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{match[1]}{'../' * depth}{_address(target)}{match[3]}"
 
     return LINK.sub(point, markdown)
+
+
+def colours() -> str:
+    """Return the colours of code, on light and on dark ground."""
+    from pygments.formatters import HtmlFormatter
+
+    light = HtmlFormatter(style="default").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs("[data-bs-theme=dark] .highlight")
+    return f"{light}\n{dark}\n"
 
 
 def commands() -> str:
