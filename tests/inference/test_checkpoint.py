@@ -256,7 +256,7 @@ def mutate(content, rng):
 @pytest.mark.parametrize(
     "rounds", [100, pytest.param(5000, marks=pytest.mark.slow)], ids=["short", "long"]
 )
-def test_no_damage_gives_other_weights_or_a_traceback(saved, rounds):
+def test_no_damage_gives_other_weights_or_a_traceback(saved, rounds, record_property):
     whole, expected = saved.read_bytes(), load_checkpoint(saved)[0].state_dict()
     rng = np.random.default_rng(rounds)
     for _ in range(rounds):
@@ -267,6 +267,7 @@ def test_no_damage_gives_other_weights_or_a_traceback(saved, rounds):
             assert "\n" not in str(error)
         else:
             assert all(torch.equal(expected[k], w) for k, w in flow.state_dict().items())
+    record_property("trials", rounds)
 
 
 def test_names_resolve_to_bundled_models_run_folders_and_files(saved, tmp_path, monkeypatch):

@@ -132,13 +132,15 @@ def test_a_format_keeps_the_contract(tmp_path, name, task):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "task"), TASKS)
-def test_a_format_survives_much_damage(tmp_path, name, task):
+def test_a_format_survives_much_damage(tmp_path, name, task, record_property):
     check(tmp_path, name, task, mutations=3000, seed=1)
+    record_property("trials", 3000 if task != "field" else 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS["image"].observation.suffixes)
-def test_every_kind_of_image_survives_much_damage(tmp_path, suffix):
+def test_every_kind_of_image_survives_much_damage(tmp_path, suffix, record_property):
     image(tmp_path / f"example{suffix}", "RGB")
     options = {"density": 0.5}
     check_format("image", tmp_path / f"example{suffix}", options=options, mutations=2000)
+    record_property("trials", 2000)
