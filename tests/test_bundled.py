@@ -38,6 +38,7 @@ def test_means_of_all_grids_agree_at_shared_points(name):
         torch.testing.assert_close(shared.flatten(0, 1), coarse.mean, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_draw_on_a_finer_grid_is_nearly_the_same_draw():
     """Draws of a seed differ less between 32 and 96 than half of what draws of two seeds do."""
     model, obs = load("default"), Observation(*example())

@@ -51,6 +51,7 @@ def machine(tmp_path):
     return tmp_path, run
 
 
+@pytest.mark.slow
 def test_a_slice_ends_in_time_and_the_next_one_goes_on(machine):
     folder, run = machine
     first = run(MINUTES="0")

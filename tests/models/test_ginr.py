@@ -288,7 +288,9 @@ def test_presets_have_the_size_that_they_are_named_for(name, millions):
     assert 1 < count(f"{name}-small") < 2
 
 
-@every_ginr
+@pytest.mark.parametrize(
+    "name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
+)
 def test_four_photographs_are_learnt_to_35_decibels(name):
     """One image could be learnt by the decoder alone; four need a code."""
     layered = "layers" in model_defaults(name)

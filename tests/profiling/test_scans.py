@@ -4,7 +4,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -61,8 +60,10 @@ def test_contestants_take_turns_and_the_first_round_does_not_count(no_children):
     assert all(sorted(r["runs"])[1] == r["seconds"] for r in results.values())
 
 
-def test_who_is_slow_sits_out_when_patience_ends(no_children):
-    setups = {"slow": lambda: partial(time.sleep, 0.02), "fast": lambda: int}
+def test_who_is_slow_sits_out_when_patience_ends(no_children, monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: sum(seconds)))
+    setups = {"slow": lambda: partial(seconds.append, 0.02), "fast": lambda: int}
     results = compare(setups, repeats=6, patience=0.03)
     assert len(results["slow"]["runs"]) == 2
     assert len(results["fast"]["runs"]) == 6

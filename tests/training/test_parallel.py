@@ -126,6 +126,7 @@ def assert_close(folder, other):
         assert values[0] == pytest.approx(values[1], rel=1e-4), key
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_and_one_goes_on_from_two(data, tmp_path):
     alone, both = tmp_path / "alone", tmp_path / "both"
     jobs = [(alone, data, 1, 1), (alone, data, 1, 2), (both, data, 2, 1), (both, data, 1, 2)]
