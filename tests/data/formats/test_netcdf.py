@@ -202,3 +202,17 @@ def test_a_raster_as_gdal_writes_it_keeps_its_places_and_gaps(tmp_path):
     places = np.stack(np.meshgrid(lat, lon, indexing="ij"), axis=-1)[values >= 0]
     np.testing.assert_allclose(obs.physical(), places, atol=1e-9)
     np.testing.assert_allclose(obs.values[:, 0], values[values >= 0])
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 16, 2**20], ids=["nothing", "all there is", "more"])
+def test_a_heap_on_which_the_library_turns_in_a_circle_is_refused(tmp_path, size):
+    path = write(tmp_path, dataset())
+    content = bytearray(path.read_bytes())
+    first = content.index(b"GCOL") + 16
+    number = 0 if size == 0 else 1  # 0 marks what is free, whose size counts its header
+    content[first : first + 16] = (
+        number.to_bytes(2, "little") + bytes(6) + size.to_bytes(8, "little")
+    )
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"in\.nc is a damaged NetCDF file"):
+        sf.read(path, time="1")

@@ -17,6 +17,7 @@ from sparsefield.core.files import write_atomically
 from sparsefield.core.memory import check_memory
 from sparsefield.data.formats.gridded import GridAxis, observe_grid
 from sparsefield.data.formats.guard import readable, regular_file
+from sparsefield.data.formats.hdf5 import check_heaps
 from sparsefield.data.formats.moments import count_moment, name_moments, parse_moment
 from sparsefield.data.formats.placing import Axes, pick, place
 from sparsefield.data.formats.reading import Reading
@@ -155,6 +156,8 @@ def opened(path: Path) -> Iterator[Any]:
         raise InputError(f"{path} is not a readable NetCDF file; fetch it again")
     if engine == "netcdf4" and not find_spec("netCDF4"):
         raise InputError(f"reading {path} needs netCDF4: install sparsefield[geo]")
+    if engine == "netcdf4":
+        check_heaps(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of packing that xarray would choose otherwise
         with readable(path, "NetCDF file"):
