@@ -1,6 +1,7 @@
 """NetCDF: fields with named axes, units and a record of how they were made."""
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -158,6 +159,8 @@ def opened(path: Path) -> Iterator[Any]:
         raise InputError(f"reading {path} needs netCDF4: install sparsefield[geo]")
     if engine == "netcdf4":
         check_heaps(path)
+    # Its warnings of a damaged file would come before our line.
+    logging.getLogger("xarray").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of packing that xarray would choose otherwise
         with readable(path, "NetCDF file"):

@@ -1,8 +1,6 @@
 """Fields over time in NetCDF files: items along time, cells along the other axes."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from sparsefield.core.errors import InputError
 from sparsefield.core.memory import check_memory
 from sparsefield.data.formats.examples import Examples, Request
 from sparsefield.data.formats.guard import readable, regular_file
+from sparsefield.data.formats.netcdf import need_xarray, opened
 from sparsefield.data.formats.splits import unsplit
 from sparsefield.data.series import Series
 
@@ -35,7 +34,7 @@ def read_series(path: Path, request: Request) -> Examples:
         InputError: xarray is not installed, the file is damaged, no variable or none of these
             names is a field, the variables lie on different axes, or no time is in the period.
     """
-    with _opened(path) as data:
+    with opened(path) as data:
         names = _variables(data, request.values, path)
         array = _stack(data, names, path)
         times = _times(array, path)
@@ -49,26 +48,6 @@ def read_series(path: Path, request: Request) -> Examples:
     series = replace(series, times=None if times is None else times[items], unit=unit)
     said = f"{path.name}: {', '.join(names)}; {series.describe()}"
     return Examples(values, (said, *unsplit(path.name, request.split)), series=series)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a file, whose numbers are read when they are asked for."""
-    regular_file(path)
-    with readable(path, "NetCDF file"):
-        data = _xarray().open_dataset(path, decode_times=False)
-    with data:
-        yield data
-
-
-def _xarray() -> Any:
-    try:
-        import xarray
-    except ImportError as error:
-        raise InputError("NetCDF files need xarray: install sparsefield[geo]") from error
-    # Its warnings of a damaged file would come before our line.
-    logging.getLogger("xarray").setLevel(logging.ERROR)
-    return xarray
 
 
 def _variables(data: Any, wanted: tuple[str, ...], path: Path) -> tuple[str, ...]:
@@ -93,7 +72,8 @@ def _stack(data: Any, names: tuple[str, ...], path: Path) -> Any:
     if len({data[name].dims for name in names}) > 1:
         axes = "; ".join(f"{name}: {', '.join(map(str, data[name].dims))}" for name in names)
         raise InputError(f"{path}: channels need the same axes ({axes}); choose one variable")
-    array = _xarray().concat([data[name] for name in names], "channel", coords="minimal")
+    xarray = need_xarray(f"reading {path}")
+    array = xarray.concat([data[name] for name in names], "channel", coords="minimal")
     time = [dim for dim in array.dims if _is_time(array, dim)]
     if not time:
         array, time = array.expand_dims("item"), ["item"]
@@ -115,9 +95,10 @@ def _times(array: Any, path: Path) -> np.ndarray | None:
     dim = array.dims[0]
     if dim not in array.coords or " since " not in str(array[dim].attrs.get("units", "")):
         return None
+    xarray = need_xarray(f"reading {path}")
     with readable(path, "NetCDF file", advice="check the units of its time"):
         try:
-            decoded = _xarray().decode_cf(array[dim].to_dataset(name="x"))[dim].values
+            decoded = xarray.decode_cf(array[dim].to_dataset(name="x"))[dim].values
             return np.asarray(decoded, "datetime64[s]")
         except (ValueError, TypeError):  # a calendar that datetime64 does not know
             return None
