@@ -17,6 +17,7 @@ from sparsefield.inference.checkpoint import load_checkpoint
 from sparsefield.training.batches import TrainingBatches
 from sparsefield.training.config import config_from_dict
 from sparsefield.training.loop import Diverged, Stopped, Trainer, train
+from sparsefield.training.parallel import Group
 from sparsefield.training.run import Run, find_runs
 from sparsefield.training.state import TrainState
 
@@ -131,6 +132,21 @@ def test_run_that_crashed_continues_bit_for_bit(data, undisturbed, tmp_path, ste
     with pytest.raises(RuntimeError, match="power cut"):
         run_training(data, tmp_path, crash_at(step))
     assert_same_run(run_training(data, tmp_path), undisturbed)
+
+
+def test_a_signal_that_comes_while_processes_agree_is_heard(data, tmp_path, monkeypatch):
+    asked = []
+
+    def agree(self, flag):
+        asked.append(flag)
+        if len(asked) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)  # after the flag has been read
+        return flag
+
+    monkeypatch.setattr(Group, "any", agree)
+    with pytest.raises(Stopped):
+        run_training(data, tmp_path)
+    assert asked == [False, False, False, True]
 
 
 @pytest.mark.parametrize("step", [6, PER_EPOCH])

@@ -254,9 +254,8 @@ class Trainer:
         start = saved = time.monotonic()
         end = min(state.origin + (epoch + 1) * per_epoch, self.steps)
         while state.step < end:
-            self.stop_requested = self.group.any(self.stop_requested)
             # Before a step, never after the last one: only `_finish_epoch` saves a whole epoch.
-            if self.stop_requested:
+            if self.group.any(self.stop_requested):  # a signal may come while the group agrees
                 with self.group.together():
                     self._save_state()
                 raise Stopped
