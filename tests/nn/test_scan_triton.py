@@ -283,7 +283,7 @@ class TestKernels:
         args = [inputs[name] for name in ("u", "delta", "A", "B", "C", "D", "z")]
         args += [inputs[name] for name in ("delta_bias", "h0")]
         torch.library.opcheck(
-            torch.ops.sparsefield.selective_scan_triton.default, (True, *args, False)
+            torch.ops.sparsefield.selective_scan_triton.default, (True, *args, False, True)
         )
 
 

@@ -29,7 +29,7 @@ def photograph(size):
 BUDGETS = {
     "v1": (16, 300, 2e-3),
     "v2": (16, 300, 2e-3),
-    "transformer": (16, 300, 2e-3),
+    "transformer": (16, 500, 2e-3),
     "hybrid": (16, 900, 2e-3),
     "local": (16, 600, 1e-3),
     "perceiver_io": (16, 1200, 1e-3),
