@@ -5,6 +5,7 @@ import torch
 from sparsefield.data.grids import cell_centres
 from sparsefield.flow.flow import Flow
 from sparsefield.models import build_model
+from sparsefield.nn.unet import MatrixConv
 from sparsefield.training.batches import _draw_symmetry
 from sparsefield.training.config import OptimizerConfig
 from sparsefield.training.state import TrainState
@@ -38,6 +39,19 @@ def test_muon_takes_hidden_matrices_and_resumes_bit_for_bit(tmp_path):
         step(each)
     for name, weight in state.trained.items():
         assert torch.equal(weight, other.trained[name]), name
+
+
+def test_muon_takes_hidden_convolutions_but_for_the_first_and_the_last():
+    backbone = build_model(
+        "unet", widths="4,6", blocks="1,1", flow_widths="4,6", flow_blocks="1,1"
+    )
+    flow = Flow(backbone)
+    state = TrainState(flow, OptimizerConfig(name="muon", lr=1e-2))
+    taken = {id(w) for group in state.optimizers[1].param_groups for w in group["params"]}
+    convolutions = [part.weight for part in flow.modules() if type(part) is MatrixConv]
+    assert [id(w) in taken for w in convolutions] == [False] + [True] * (len(convolutions) - 2) + [
+        False
+    ]
 
 
 def test_all_eight_symmetries_of_a_square_are_drawn_and_a_rectangle_keeps_its_axes():

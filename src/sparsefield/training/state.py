@@ -17,6 +17,7 @@ from sparsefield.core.checks import check_finite
 from sparsefield.core.errors import InputError
 from sparsefield.core.files import dump_json, parse_json, write_tensors
 from sparsefield.flow.flow import Flow
+from sparsefield.nn.unet import MatrixConv
 from sparsefield.training.config import OptimizerConfig
 
 # What the state counts, and how it is written; a state of an older version lacks some.
@@ -238,8 +239,9 @@ def _build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Return the optimisers that share the weights, with moments of all of them.
 
-    Muon takes the matrices between hidden layers: those of linear maps, but for the first and the
-    last one of the flow. It is scaled so that one learning rate suits both.
+    Muon takes the matrices between hidden layers: those of linear maps and of convolutions that
+    are kept as such, but for the first and the last one of the flow. It is scaled so that one
+    learning rate suits both.
 
     References:
         Muon is scalable for LLM training (Liu et al., 2025), section 2.2, for the scale.
@@ -270,7 +272,11 @@ def _build_optimizers(
 
 
 def _linear_weights(flow: Flow) -> list[str]:
-    return [f"{name}.weight" for name, part in flow.named_modules() if type(part) is nn.Linear]
+    return [
+        f"{name}.weight"
+        for name, part in flow.named_modules()
+        if type(part) in (nn.Linear, MatrixConv)
+    ]
 
 
 def _adam_moments(weight: Tensor) -> dict[str, Tensor]:
