@@ -10,17 +10,16 @@ results/family.json, docs/results/family.md and the figure anew from what is tra
 """
 
 import argparse
-import json
 import pickle
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
+from budget import describe_run, train_for
 from pages import (
     PAGES,
     RESULTS,
@@ -34,73 +33,99 @@ from pages import (
     update,
 )
 
-from sparsefield.core.version import code_version
 from sparsefield.data.dataset import FieldDataset, open_dataset
 from sparsefield.evaluation.comparison import Comparison, compare
 from sparsefield.evaluation.differences import Differences, paired_differences
-from sparsefield.evaluation.methods import Method, evaluate_mean, measure_baselines, measure_model
+from sparsefield.evaluation.methods import Method, measure_baselines, measure_model
 from sparsefield.evaluation.predictors import SamplingConfig
 from sparsefield.evaluation.report import head, write_report
 from sparsefield.evaluation.serialise import flatten, unflatten
 from sparsefield.evaluation.task import Protocol
 from sparsefield.figures.panels import save_figure
-from sparsefield.flow.flow import Flow
 from sparsefield.inference.model import Model
 from sparsefield.inference.model import load as load_model
 from sparsefield.training.config import TrainConfig, load_config
-from sparsefield.training.data import TrainingData, follow_data, open_training_data
-from sparsefield.training.loop import Trainer
+from sparsefield.training.data import open_training_data
 from sparsefield.training.run import Run
 
 SCRIPT = "family.py"
-BEST = {
-    "batch_size": "4",
-    "flow.residual": "kriging",
-    "flow.time_shift": "4.0",
-    "model.near": "8",
-    "model.layout": "joint",
-    "data.flip": "all",
-    "optimizer.name": "muon",
-}
-LONG, SHORT = 35.0, 2.0  # CPU-minutes
+# What every row learns with, as far as its architecture has the setting.
+SHARED = {"data.flip": "all", "optimizer.name": "muon", "batch_size": "4"}
+TOKENS = {"model.near": "8"}  # of architectures whose tokens may know what is near them
+SEQUENCE = TOKENS | {"model.layout": "joint"}  # of those that read points in an order
+FROM_KRIGING = {"flow.residual": "kriging", "flow.time_shift": "4.0"}
+LONG, SHORT = 6.0, 2.5  # CPU-minutes
 # A short run would end while the learning rate still rises.
 BRIEF = {"optimizer.warmup": "40", "data.validation": "64"}
 
 
 class Row(NamedTuple):
-    """A preset, what differs from BEST, CPU-minutes, and whether its samples are scored."""
+    """A preset, its settings, CPU-minutes, and whether its samples are scored."""
 
     preset: str
-    settings: Mapping[str, str] = {}
-    minutes: float = SHORT
-    sampled: bool = False
+    settings: Mapping[str, str]
+    minutes: float = LONG
+    sampled: bool = True
+
+
+def _row(preset: str, own: Mapping[str, str], **settings: str) -> Row:
+    named = {key.replace("__", "."): value for key, value in settings.items()}
+    return Row(preset, SHARED | BRIEF | own | named)
 
 
 def _off(**settings: str) -> Row:
-    return Row("v1-small", BRIEF | {key.replace("__", "."): x for key, x in settings.items()})
+    row = _row("v1-small", SEQUENCE, **settings)
+    return row._replace(minutes=SHORT, sampled=False)
 
 
-ROWS = {
-    "v1": Row("v1-small", minutes=LONG, sampled=True),
-    "v2": Row("v2-small", minutes=12.0, sampled=True),
-    "v1 short": _off(),
-    "v2 short": Row("v2-small", BRIEF),
-    "narrow": _off(model__width="64", model__layers="2"),
-    "no residual": _off(flow__residual="none"),
-    "no near": _off(model__near="0"),
-    "grouped": _off(model__layout="grouped"),
-    "batch 16": _off(batch_size="16"),
-    "AdamW": _off(optimizer__name="adamw"),
-    "relative error": _off(flow__contrast_weight="2.0"),
-    "mirrored only": _off(data__flip="auto"),
+# Pairs of V1 and V2 that differ in nothing but the architecture.
+VERSIONS = {
+    "from nothing": ("v1", "v2"),
+    "from nothing, another seed": ("v1-seed-1", "v2-seed-1"),
+    "from kriging": ("v1-kriging", "v2-kriging"),
+    "from kriging, another seed": ("v1-kriging-seed-1", "v2-kriging-seed-1"),
 }
+# V2 along the Hilbert curve, and what is changed in it.
+PARTS: dict[str, dict[str, str]] = {
+    "v2": {},
+    **{f"v2-{order}": {"model.order": order} for order in ("given", "raster", "morton", "multi")},
+    "v2-once": {"model.iterations": "1"},
+}
+ROWS = {
+    "v1": _row("v1-small", SEQUENCE),
+    "v2": _row("v2-small", SEQUENCE),
+    "v1-seed-1": _row("v1-small", SEQUENCE, seed="1"),
+    "v2-seed-1": _row("v2-small", SEQUENCE, seed="1"),
+    "v1-kriging": _row("v1-small", SEQUENCE | FROM_KRIGING),
+    "v2-kriging": _row("v2-small", SEQUENCE | FROM_KRIGING),
+    "v1-kriging-seed-1": _row("v1-small", SEQUENCE | FROM_KRIGING, seed="1"),
+    "v2-kriging-seed-1": _row("v2-small", SEQUENCE | FROM_KRIGING, seed="1"),
+    "transformer": _row("transformer-small", TOKENS),
+    "local": _row("local-small", TOKENS),
+    "perceiver_io": _row("perceiver_io-small", TOKENS),
+    "hybrid": _row("hybrid-small", {}),
+    "unet": _row("unet-small", {}),
+    **{name: _row("v2-small", SEQUENCE | change) for name, change in PARTS.items() if change},
+    "v1-short": _off(),
+    "no-near": _off(model__near="0"),
+    "grouped": _off(model__layout="grouped"),
+    "batch-16": _off(batch_size="16"),
+    "AdamW": _off(optimizer__name="adamw"),
+    "thrice-the-rate": _off(optimizer__lr="3e-3"),
+    "relative-error": _off(flow__contrast_weight="2.0"),
+    "mirrored-only": _off(data__flip="auto"),
+    "narrow": _off(model__width="64", model__layers="2"),
+    "kriging": _off(**FROM_KRIGING),
+}
+ARCHITECTURES = ("transformer", "local", "perceiver_io", "hybrid", "unet")
+DRAWN = ("v1", "v2", "v1-kriging", "v2-kriging", *ARCHITECTURES)
+RIVALS = ("v1", "v2", "v1-seed-1", "v1-kriging", "v1-kriging-seed-1", "v1-short")
 KRIGING, SPLINE = "local_kriging", "tps"
 # What the prototypes claim of V2 over V1, without a measurement.
 PROMISED = ("+3 to +5", "-70 to -80 %")
 PROTOCOL = Protocol(0.2)
 SCORED, SAMPLED, WATCHED = 300, 32, 32  # images
 SAMPLING = SamplingConfig(samples=4, limit=SAMPLED, steps=10)
-WARM_UP, MEASURED = 4, 12  # steps
 
 
 def main() -> int:
@@ -120,82 +145,24 @@ def main() -> int:
         draw_curves(read("family")["rows"], PAGES / "images" / "family.png")
         return update(PAGES / "family.md", SCRIPT, parts(read("family")))
     for name in options.rows:
-        train_row(name, options.runs / name.replace(" ", "-"), options.data)
-        score_row(name, options.runs / name.replace(" ", "-"), validation(options.validation))
+        train_row(name, options.runs / name, options.data)
+        score_row(name, options.runs / name, validation(options.validation))
     return 0
 
 
 def settings_of(name: str, data: list[str]) -> TrainConfig:
     """Return the settings of a row, its steps not yet fixed."""
     row = ROWS[name]
-    config = load_config(row.preset, [f"{k}={x}" for k, x in {**BEST, **row.settings}.items()])
+    config = load_config(row.preset, [f"{k}={x}" for k, x in row.settings.items()])
     return replace(config, data=replace(config.data, paths=tuple(data)))
 
 
 def train_row(name: str, folder: Path, paths: list[str]) -> None:
     """Train a row to its last step, writing its score as a function of CPU time."""
-    run, config = Run(folder), settings_of(name, paths)
+    config = settings_of(name, paths)
     data = open_training_data(config)
-    config = follow_data(config, data)
-    steps = run.read_config().steps if run.exists() else count_steps(name, config, data)
-    config = replace(config, steps=steps)
-    with run.claim():
-        trainer = Trainer(config, run, data, lambda progress: watch.note())
-        watch = Watch(trainer, data.validation.subset(range(WATCHED)), ROWS[name].minutes * 8)
-        trainer.begin([])
-        watch.note()
-        trainer.run_all()
-        watch.note(last=True)
-
-
-def count_steps(name: str, config: TrainConfig, data: TrainingData) -> int:
-    """Return how many steps fit into the minutes of a row."""
-    with TemporaryDirectory() as folder:
-        trainer = Trainer(
-            replace(config, steps=WARM_UP + MEASURED), Run(Path(folder)), data, lambda _: None
-        )
-        for _ in range(WARM_UP):
-            trainer.run_step()
-        before = trainer.state.cpu_seconds
-        for _ in range(MEASURED):
-            trainer.run_step()
-    each = (trainer.state.cpu_seconds - before) / MEASURED
-    steps = max(1, int(60 * ROWS[name].minutes / each))
-    print(f"{name}: {each:.2f} CPU s a step, {steps} steps", flush=True)
-    return steps
-
-
-class Watch:
-    """Writes how well the averaged weights of a run do, now and then, into curve.jsonl.
-
-    Args:
-        trainer: The run.
-        fields: Held-out fields.
-        every: CPU seconds between two scores.
-    """
-
-    def __init__(self, trainer: Trainer, fields: FieldDataset, every: float) -> None:
-        self.trainer, self.fields, self.every = trainer, fields, every
-        self.file = trainer.run.folder / "curve.jsonl"
-        self.due = trainer.state.cpu_seconds
-        if trainer.state.step and not self.file.is_file():
-            self._write(trainer.spec.build().eval(), step=0, cpu_seconds=0.0)
-
-    def note(self, *, last: bool = False) -> None:
-        """Score the weights if it is time."""
-        state = self.trainer.state
-        if state.cpu_seconds < self.due and not last:
-            return
-        self.due = state.cpu_seconds + self.every
-        self._write(state.average, step=state.step, cpu_seconds=state.cpu_seconds)
-
-    def _write(self, flow: Flow, **counts: float) -> None:
-        model = Model("now", flow, self.trainer.spec)
-        psnr = evaluate_mean(model, self.fields, PROTOCOL).scores["psnr"].mean()
-        line = counts | {"psnr": float(psnr)}
-        with self.file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(self.trainer.run.name, line, flush=True)
+    watched = data.validation.subset(range(WATCHED))
+    train_for(ROWS[name].minutes, folder, config, data, watched, PROTOCOL)
 
 
 def validation(path: Path) -> FieldDataset:
@@ -226,7 +193,8 @@ def measure(model: Model, fields: FieldDataset, *, sampled: bool) -> Method:
 def local_kriging(fields: FieldDataset) -> Method:
     """Score the interpolation whose residual the rows predict: it is a model never trained."""
     tiny = {"model.width": "16", "model.layers": "1", "model.heads": "2", "model.features": "4"}
-    config = load_config("v1-small", [f"{key}={x}" for key, x in (BEST | tiny).items()])
+    settings = SEQUENCE | FROM_KRIGING | tiny
+    config = load_config("v1-small", [f"{key}={x}" for key, x in settings.items()])
     spec = config.spec(fields.normalizer, fields.shape)
     model = Model(KRIGING, spec.build().eval(), spec)
     method = measure(model, fields, sampled=True)
@@ -255,42 +223,27 @@ def collect(runs: Path, path: Path) -> None:
     """Compare all rows that are trained with the baselines, and write the results."""
     fields, methods, rows = validation(path), {}, {}
     for name in ROWS:
-        folder = runs / name.replace(" ", "-")
+        folder = runs / name
         if (folder / "scores.pickle").is_file():
             methods[name] = score_row(name, folder, fields)
-            rows[name] = describe(name, Run(folder), methods[name])
+            rows[name] = describe(name, folder, methods[name])
     methods |= score_baselines(runs, fields)
     comparison = compare(head(fields, PROTOCOL), methods, SPLINE)
     scores = {name: method.scores() for name, method in methods.items()}
     against = {
         rival: {key: flatten(x) for key, x in paired_differences(scores, rival).items()}
-        for rival in (KRIGING, "v1", "v1 short")
+        for rival in (KRIGING, *RIVALS)
         if rival in scores
     }
     results = {"comparison": flatten(comparison), "against": against, "rows": rows}
     write_report(RESULTS / "family.json", results)
 
 
-def describe(name: str, run: Run, method: Method) -> dict[str, Any]:
+def describe(name: str, folder: Path, method: Method) -> dict[str, Any]:
     """Return how a row was trained."""
-    config, log = run.read_config(), run.read_metrics()
-    lines = [json.loads(line) for line in (run.folder / "curve.jsonl").read_text().splitlines()]
-    curve = sorted({line["step"]: line for line in lines}.values(), key=lambda x: x["step"])
-    start = run.read_history()[-1]
-    return {
-        "preset": ROWS[name].preset,
-        "settings": {**BEST, **ROWS[name].settings},
-        "minutes": ROWS[name].minutes,
-        "parameters": method.parameters,
-        "steps": log[-1]["step"],
-        "images": log[-1]["step"] * config.batch_size,
-        "cpu_seconds": log[-1]["cpu_seconds"],
-        "environment": start["environment"],
-        "seed": config.seed,
-        "data": [Path(path).name for path in config.data.paths],
-        "commit": code_version(),
-        **{f"curve_{key}": [line[key] for line in curve] for key in curve[0]},
-    }
+    row = {"preset": ROWS[name].preset, "settings": dict(ROWS[name].settings)}
+    row |= {"minutes": ROWS[name].minutes, "parameters": method.parameters}
+    return row | describe_run(folder)
 
 
 def parts(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,18 +253,22 @@ def parts(results: Mapping[str, Any]) -> dict[str, Any]:
         rival: {name: unflatten(Differences, x) for name, x in entries.items()}
         for rival, entries in results["against"].items()
     }
+    rows = results["rows"]
     return {
         "scores": lambda: score_table(report, against[KRIGING]),
-        "settings": lambda: settings_table(results["rows"], against),
-        "versions": lambda: versions_table(report, against),
-        "training": lambda: training_table(results["rows"]),
+        "versions": lambda: versions_table(against),
+        "orders": lambda: orders_table(report, against.get("v2", {})),
+        "settings": lambda: settings_table(rows, report, against.get("v1-short", {})),
+        "training": lambda: training_table(rows),
     }
 
 
 def score_table(report: Comparison, over_kriging: Mapping[str, Differences]) -> str:
-    """Write all methods, best PSNR first, and their gains over both interpolations."""
+    """Write the long rows, best PSNR first, and their gains over both interpolations."""
     lines = []
     for name in report.ranking:
+        if name in ROWS and ROWS[name].minutes < LONG:
+            continue
         method = report.methods[name]
         shown = f"*{name}* (baseline)" if report.is_baseline(name) else name
         lines.append(
@@ -330,36 +287,51 @@ def score_table(report: Comparison, over_kriging: Mapping[str, Differences]) -> 
     return markdown([*head, f"PSNR - {SPLINE}, dB", f"PSNR - {KRIGING}, dB"], lines)
 
 
-def settings_table(
-    rows: Mapping[str, Any], against: Mapping[str, Mapping[str, Differences]]
-) -> str:
-    """Write what each setting brings to V1: the gains of the runs that lack it."""
-    lines = []
-    for name in (name for name in rows if rows[name]["minutes"] == SHORT):
-        own = {**BEST, **BRIEF}
-        changed = {k: x for k, x in rows[name]["settings"].items() if own.get(k) != x}
-        shown = " ".join(
-            [f"`{rows[name]['preset']}`", *(f"`{k}={x}`" for k, x in changed.items())]
-        )
-        gains = [difference(against[KRIGING].get(name), "psnr", 3)]
-        gains += [difference(against.get("v1 short", {}).get(name), "psnr", 3)]
-        lines.append([name, shown, f"{rows[name]['images']:,}", *gains])
-    titles = [f"PSNR - {rival}, dB" for rival in (KRIGING, "v1 short")]
-    return markdown(["row", "what differs", "images seen", *titles], lines)
-
-
-def versions_table(report: Comparison, against: Mapping[str, Mapping[str, Differences]]) -> str:
+def versions_table(against: Mapping[str, Mapping[str, Differences]]) -> str:
     """Write V2 against V1 beside what the prototypes promise."""
     lines = []
-    for old, new in (("v1", "v2"), ("v1 short", "v2 short")):
-        entry = against.get(old, {}).get(new)
-        if entry is None:
-            lines.append([f"{new} - {old}", "not trained", "", *PROMISED])
-        else:
-            cells = [difference(entry, "psnr", 3), share(entry, "speckle")]
-            lines.append([f"{new} - {old}", *cells, *PROMISED])
-    head = ["", "PSNR, dB", "residual energy of the mean"]
-    return markdown([*head, *(f"{title}, promised" for title in head[1:])], lines)
+    for start, (old, new) in VERSIONS.items():
+        if entry := against.get(old, {}).get(new):
+            samples = share(entry, "sample_speckle")
+            lines.append([start, difference(entry, "psnr", 3), share(entry, "speckle"), samples])
+    lines.append(["promised", *PROMISED, ""])
+    head = ["V2 - V1", "PSNR, dB", "residual energy of the mean", "of one sample"]
+    return markdown(head, lines)
+
+
+def orders_table(report: Comparison, over_hilbert: Mapping[str, Differences]) -> str:
+    """Write V2 along each order, and with one iteration, against V2 along the Hilbert curve."""
+    lines = [
+        [
+            "`" + " ".join(changes_of(name, "v2") or ["model.order=hilbert"]) + "`",
+            interval(report.methods[name].mean, "psnr", 2),
+            difference(over_hilbert.get(name), "psnr", 3),
+            share(over_hilbert[name], "speckle") if name in over_hilbert else "",
+        ]
+        for name in report.ranking
+        if name in PARTS
+    ]
+    return markdown(["V2 with", "PSNR, dB", "PSNR - v2, dB", "residual energy of the mean"], lines)
+
+
+def settings_table(
+    rows: Mapping[str, Any], report: Comparison, over_short: Mapping[str, Differences]
+) -> str:
+    """Write what each setting brings to V1: the loss of the runs that lack it."""
+    lines = []
+    for name in (name for name in rows if ROWS[name].minutes < LONG):
+        changes = " ".join(f"`{change}`" for change in changes_of(name, "v1-short"))
+        psnr = interval(report.methods[name].mean, "psnr", 2)
+        gain = difference(over_short.get(name), "psnr", 3)
+        lines.append([name, changes, f"{rows[name]['images']:,}", psnr, gain])
+    head = ["row", "what differs", "images seen", "PSNR, dB", "PSNR - v1-short, dB"]
+    return markdown(head, lines)
+
+
+def changes_of(name: str, base: str) -> list[str]:
+    """Return the settings in which a row differs from another one."""
+    own, others = ROWS[name].settings, ROWS[base].settings
+    return [f"{key}={x}" for key, x in own.items() if others.get(key) != x]
 
 
 def training_table(rows: Mapping[str, Any]) -> str:
@@ -383,19 +355,18 @@ def training_table(rows: Mapping[str, Any]) -> str:
 
 
 def draw_curves(rows: Mapping[str, Any], path: Path) -> None:
-    """Draw the score of each row that was watched from its start, as a function of CPU time."""
+    """Draw the score of each architecture as a function of CPU time."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for name, row in rows.items():
-        if row["curve_step"][0]:
-            continue  # watched from later on
+        if name not in DRAWN:
+            continue
         minutes = [seconds / 60 for seconds in row["curve_cpu_seconds"]]
-        axes.plot(minutes, row["curve_psnr"], ".-", label=name)
-    axes.set(
-        xscale="symlog", xlabel="CPU minutes", ylabel=f"PSNR of {WATCHED} held-out images, dB"
-    )
+        dashes = "--" if "kriging" in name else "-"
+        axes.plot(minutes, row["curve_psnr"], f".{dashes}", label=name)
+    axes.set(xlabel="CPU minutes", ylabel=f"PSNR of {WATCHED} held-out images, dB")
     axes.legend(fontsize="small", ncols=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, path)
