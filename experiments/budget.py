@@ -106,13 +106,15 @@ def describe_run(folder: Path) -> dict[str, Any]:
     """Return how a run was trained, with its curve."""
     run = Run(folder)
     config, log = run.read_config(), run.read_metrics()
+    environment = run.read_history()[-1]["environment"]
     lines = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
     curve = sorted({line["step"]: line for line in lines}.values(), key=lambda x: x["step"])
     return {
         "steps": log[-1]["step"],
         "images": log[-1]["step"] * config.batch_size,
         "cpu_seconds": log[-1]["cpu_seconds"],
-        "environment": run.read_history()[-1]["environment"],
+        "instructions": environment["instructions"],
+        "precision": environment["precision"],
         "seed": config.seed,
         "data": [Path(path).name for path in config.data.paths],
         "commit": code_version(),

@@ -49,6 +49,7 @@ from sparsefield.training.data import open_training_data
 from sparsefield.training.run import Run
 
 SCRIPT = "family.py"
+KRIGING, SPLINE = "local_kriging", "tps"
 # What every row learns with, as far as its architecture has the setting.
 SHARED = {"data.flip": "all", "optimizer.name": "muon", "batch_size": "4"}
 TOKENS = {"model.near": "8"}  # of architectures whose tokens may know what is near them
@@ -119,8 +120,13 @@ ROWS = {
 }
 ARCHITECTURES = ("transformer", "local", "perceiver_io", "hybrid", "unet")
 DRAWN = ("v1", "v2", "v1-kriging", "v2-kriging", *ARCHITECTURES)
-RIVALS = ("v1", "v2", "v1-seed-1", "v1-kriging", "v1-kriging-seed-1", "v1-short")
-KRIGING, SPLINE = "local_kriging", "tps"
+# What is compared with what, item by item; p-values are corrected over these.
+RIVALS: dict[str, tuple[str, ...]] = {
+    KRIGING: tuple(ROWS),
+    **{old: (new,) for old, new in VERSIONS.values()},
+    "v2": tuple(PARTS)[1:],
+    "v1-short": tuple(name for name, row in ROWS.items() if row.minutes < LONG)[1:],
+}
 # What the prototypes claim of V2 over V1, without a measurement.
 PROMISED = ("+3 to +5", "-70 to -80 %")
 PROTOCOL = Protocol(0.2)
@@ -231,9 +237,9 @@ def collect(runs: Path, path: Path) -> None:
     comparison = compare(head(fields, PROTOCOL), methods, SPLINE)
     scores = {name: method.scores() for name, method in methods.items()}
     against = {
-        rival: {key: flatten(x) for key, x in paired_differences(scores, rival).items()}
-        for rival in (KRIGING, *RIVALS)
-        if rival in scores
+        rival: {key: flatten(x) for key, x in paired_differences(compared, rival).items()}
+        for rival, names in RIVALS.items()
+        if len(compared := {name: scores[name] for name in (rival, *names) if name in scores}) > 1
     }
     results = {"comparison": flatten(comparison), "against": against, "rows": rows}
     write_report(RESULTS / "family.json", results)
@@ -241,7 +247,10 @@ def collect(runs: Path, path: Path) -> None:
 
 def describe(name: str, folder: Path, method: Method) -> dict[str, Any]:
     """Return how a row was trained."""
-    row = {"preset": ROWS[name].preset, "settings": dict(ROWS[name].settings)}
+    row = {
+        "preset": ROWS[name].preset,
+        "settings": [f"{k}={x}" for k, x in ROWS[name].settings.items()],
+    }
     row |= {"minutes": ROWS[name].minutes, "parameters": method.parameters}
     return row | describe_run(folder)
 
@@ -344,7 +353,7 @@ def training_table(rows: Mapping[str, Any]) -> str:
             f"{row['images']:,}",
             f"{row['cpu_seconds'] / 60:.1f}",
             str(row["seed"]),
-            f"{row['environment']['instructions']}, {row['environment']['precision']}",
+            f"{row['instructions']}, {row['precision']}",
             f"`{short(row['commit'])}`",
         ]
         for name, row in rows.items()
