@@ -52,7 +52,9 @@ SCRIPT = "family.py"
 KRIGING, SPLINE = "local_kriging", "tps"
 # What every row learns with, as far as its architecture has the setting.
 SHARED = {"data.flip": "all", "optimizer.name": "muon", "batch_size": "4"}
-TOKENS = {"model.near": "8"}  # of architectures whose tokens may know what is near them
+FROM_NOTHING = {"flow.residual": "none", "flow.time_shift": "2.0"}
+# Of architectures whose tokens may know what is near them.
+TOKENS = FROM_NOTHING | {"model.near": "8"}
 SEQUENCE = TOKENS | {"model.layout": "joint"}  # of those that read points in an order
 FROM_KRIGING = {"flow.residual": "kriging", "flow.time_shift": "4.0"}
 LONG, SHORT = 6.0, 2.5  # CPU-minutes

@@ -26,9 +26,25 @@ def test_preset_describes_a_model_that_builds(name):
     assert build_model(config.model["name"], **small)
 
 
-def test_presets_named_after_a_model_have_its_defaults():
+def test_presets_named_after_a_model_have_its_full_size():
+    reading = {"name", "near", "layout"}  # how points are read, whatever the size
     for name in set(preset_names()) & set(MODELS):
-        assert load_config(name).model == {"name": name}
+        config = load_config(name)
+        assert set(config.model) <= reading and config.model["name"] == name
+
+
+def test_presets_of_sequences_start_as_local_kriging_and_keep_the_prototypes_own_setting():
+    for name in ("v1", "v2", "local", "perceiver_io", "transformer"):
+        for best in (load_config(name), load_config(f"{name}-small")):
+            assert (best.flow.residual, best.model["near"], best.data.target) == (
+                "kriging",
+                8,
+                "all",
+            )
+        original = load_config(f"{name}-original")
+        assert original.model == {"name": name}
+        assert (original.flow.residual, original.flow.mean_fraction) == ("none", 0.0)
+        assert (original.data.target, original.data.masks) == ("disjoint", "fixed")
 
 
 def test_small_presets_have_a_million_weights_or_two():
