@@ -87,6 +87,26 @@ def test_terminals_that_know_ascii_alone_are_served(variables):
 
 
 @pytest.mark.parametrize(
+    ("backend", "left"),
+    [
+        ("module://no_such_package.inline", ""),
+        ("svg", "svg"),
+        ("module://os.path", "module://os.path"),
+    ],
+)
+def test_figures_are_drawn_where_the_backend_of_a_notebook_is_missing(backend, left):
+    """Commands of a notebook inherit its backend; matplotlib cannot be imported without it."""
+    code = (
+        "import os; from sparsefield.cli import main; main(['--version']);"
+        "import matplotlib; print(os.environ.get('MPLBACKEND', ''))"
+    )
+    environment = os.environ | {"MPLBACKEND": backend}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (0, [left]), done.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["nonsense"], ["unknown command 'nonsense'", "evaluate"]),

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import inspect
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +46,7 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; what a user can cause becomes one line on stderr."""
     _print_anything()
+    _forget_missing_backend()
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -129,6 +132,17 @@ def _show_remarks() -> None:
     logger = logging.getLogger("sparsefield.data")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
+
+
+def _forget_missing_backend() -> None:
+    """Let matplotlib choose where a notebook's own backend, which children inherit, is missing.
+
+    Otherwise a training run from a notebook of another environment would end at its first figure.
+    """
+    prefix, _, module = os.environ.get("MPLBACKEND", "").partition("module://")
+    package = module.partition(".")[0]
+    if not prefix and package and importlib.util.find_spec(package) is None:
+        del os.environ["MPLBACKEND"]
 
 
 def _print_anything() -> None:
