@@ -16,9 +16,11 @@ from starlette.testclient import TestClient
 
 import sparsefield as sf
 from sparsefield.web import app as web
-from sparsefield.web import work
 from sparsefield.web.app import build_app
+from sparsefield.web.aside import Aside
+from sparsefield.web.models import Models
 from sparsefield.web.samples import SAMPLES
+from sparsefield.web.work import Tools
 
 HEIGHT, WIDTH = 12, 17
 
@@ -299,20 +301,36 @@ def test_a_running_job_is_cancelled(client):
     assert client.get(f"/api/jobs/{job['id']}/arrays/mean").status_code == 404
 
 
-def test_a_job_is_cancelled_inside_a_baseline(client, monkeypatch):
-    """The baseline is one that sleeps for ten minutes."""
-    monkeypatch.setattr(work, "_predict", time.sleep)
-    monkeypatch.setattr(work, "_given", lambda obs, made: ())
-    monkeypatch.setattr(work, "_baselines", lambda request, obs: [600])
-    job = submit(client, png(mask())).json()
-    for _ in range(600):
-        if client.get(f"/api/jobs/{job['id']}").json()["doing"] == 600:
-            break
-        time.sleep(0.02)
-    start = time.monotonic()
-    client.post(f"/api/jobs/{job['id']}/cancel")
-    assert result(client, job)["state"] == "cancelled"
-    assert time.monotonic() - start < 5
+class Sleeper(Aside):
+    """Sleeps for ten minutes instead of computing a baseline."""
+
+    def call(self, check, function, *args):
+        return super().call(check, time.sleep, 600)
+
+
+def sleep_over(name):
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("tools", "doing"),
+    [
+        (Tools(models=Models(sleep_over)), "loading the model"),
+        (Tools(aside=Sleeper()), "nearest"),
+    ],
+    ids=["loading", "baseline"],
+)
+def test_a_job_is_cancelled_at_once_in_what_takes_long(tools, doing):
+    with TestClient(build_app(tools=tools)) as client:
+        job = submit(client, png(mask()), baselines=["nearest"]).json()
+        for _ in range(1500):
+            if client.get(f"/api/jobs/{job['id']}").json()["doing"] == doing:
+                break
+            time.sleep(0.02)
+        start = time.monotonic()
+        client.post(f"/api/jobs/{job['id']}/cancel")
+        assert result(client, job)["state"] == "cancelled"
+        assert time.monotonic() - start < 5
 
 
 def test_the_files_go_with_the_server(tmp_path, monkeypatch):

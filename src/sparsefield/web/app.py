@@ -25,11 +25,17 @@ from starlette.staticfiles import StaticFiles
 from sparsefield.core.errors import InputError
 from sparsefield.core.version import code_version
 from sparsefield.data.formats import suffixes
-from sparsefield.web.aside import Aside
 from sparsefield.web.jobs import Busy, Job, JobQueue
 from sparsefield.web.samples import SAMPLES, sample
 from sparsefield.web.uploads import MOST_PIXELS, Upload, Uploads
-from sparsefield.web.work import MOST_SAMPLES, Request, Result, bundled_names, reconstruct
+from sparsefield.web.work import (
+    MOST_SAMPLES,
+    Request,
+    Result,
+    Tools,
+    bundled_names,
+    reconstruct,
+)
 
 STATIC = Path(__file__).parent / "static"
 MOST_BYTES = 32 * 2**20  # of one file
@@ -59,13 +65,14 @@ class Missing(InputError):
 CODES: dict[type[InputError], int] = {TooLarge: 413, Missing: 404, Busy: 429, InputError: 400}
 
 
-def build_app(hosts: tuple[str, ...] = ()) -> Starlette:
+def build_app(hosts: tuple[str, ...] = (), tools: Tools | None = None) -> Starlette:
     """Return the page as an application, with a queue and a folder of its own.
 
     Args:
         hosts: Names, besides those of this machine, by which browsers may ask for it.
+        tools: Where models are loaded and baselines are computed; new ones by default.
     """
-    server = Server()
+    server = Server(tools or Tools())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -110,13 +117,13 @@ async def _refuse(request: HTTPRequest, error: Exception) -> JSONResponse:
 class Server:
     """What the addresses answer."""
 
-    def __init__(self) -> None:
-        self.uploads, self.jobs, self.aside = Uploads(), JobQueue(), Aside()
+    def __init__(self, tools: Tools) -> None:
+        self.uploads, self.jobs, self.tools = Uploads(), JobQueue(), tools
 
     def close(self) -> None:
         """End the work and remove the files."""
         self.jobs.close()
-        self.aside.close()
+        self.tools.aside.close()
         self.uploads.close()
 
     def routes(self) -> list[Route | Mount]:
@@ -190,7 +197,7 @@ class Server:
         asked = Request.parse(request.query_params.get("options", "{}"))
         name = request.query_params.get("name", "file")
         upload = self.uploads.add(request.state.owner, name, await _body(request))
-        job = self.jobs.submit(request.state.owner, partial(_work, upload, asked, self.aside))
+        job = self.jobs.submit(request.state.owner, partial(_work, upload, asked, self.tools))
         return JSONResponse(self._state(job), 202)
 
     async def status(self, request: HTTPRequest) -> Response:
@@ -270,9 +277,9 @@ class Server:
         return result
 
 
-def _work(upload: Upload, asked: Request, aside: Aside, job: Job) -> Result:
+def _work(upload: Upload, asked: Request, tools: Tools, job: Job) -> Result:
     try:
-        return reconstruct(upload.path, asked, job, aside)
+        return reconstruct(upload.path, asked, job, tools)
     except InputError as error:
         raise upload.explain(error) from error
 

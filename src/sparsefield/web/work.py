@@ -3,8 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,13 @@ from sparsefield.data.query import Grid
 from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import bundled_interpolators, bundled_models
 from sparsefield.inference.field import Field
-from sparsefield.inference.loading import AnyModel, load
+from sparsefield.inference.loading import AnyModel
 from sparsefield.inference.model import Model
 from sparsefield.inference.posterior import default_sampler
 from sparsefield.samplers import NoiseFields, Sampler, SampleResult
 from sparsefield.web.aside import Aside
 from sparsefield.web.jobs import Job
+from sparsefield.web.models import Models
 
 # A field that a page can hold: cells, channels and samples together.
 MOST_NUMBERS, MOST_SAMPLES, MOST_SIDE = 2**24, 64, 1024
@@ -116,17 +116,24 @@ class Result:
     arrays: dict[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What jobs share.
+
+    Attributes:
+        models: Where models are loaded.
+        aside: Where baselines are computed, as nothing else could end one.
+    """
+
+    models: Models = field(default_factory=Models)
+    aside: Aside = field(default_factory=Aside)
+
+
 def bundled_names() -> list[str]:
     """Return the names of the bundled models that a page offers."""
     names = {*bundled_models(), *bundled_interpolators()}
     first = [name for name in ("photographs", "universal", "default") if name in names]
     return first + sorted(names - set(first))
-
-
-@lru_cache(maxsize=4)
-def loaded(name: str) -> AnyModel:
-    """Return a model, loaded once."""
-    return load(name)
 
 
 def observe(path: Path, request: Request) -> Observation:
@@ -143,14 +150,14 @@ def observe(path: Path, request: Request) -> Observation:
     )
 
 
-def reconstruct(path: Path, request: Request, job: Job, aside: Aside) -> Result:
+def reconstruct(path: Path, request: Request, job: Job, tools: Tools) -> Result:
     """Reconstruct the field in a file by a model and by baselines.
 
     Args:
         path: The file.
         request: What is asked for.
         job: Is told how far the work is, and may end it.
-        aside: Where baselines are computed, as nothing else could end one.
+        tools: The models, and the process for baselines.
 
     Raises:
         InputError: The file or the request does not fit.
@@ -159,7 +166,7 @@ def reconstruct(path: Path, request: Request, job: Job, aside: Aside) -> Result:
     job.report("reading", 0)
     obs = observe(path, request)
     job.report("loading the model", 0)
-    model = loaded(request.model)
+    model = tools.models.get(request.model, job.check)
     if obs.grid is not None and model.channels is not None:
         obs = match_channels(obs, model.channels, request.model)
     at = Grid(*_size(request, obs, model))
@@ -170,7 +177,7 @@ def reconstruct(path: Path, request: Request, job: Job, aside: Aside) -> Result:
     baselines = _baselines(request, obs)
     for number, name in enumerate(baselines):
         job.report(name, number / len(baselines))
-        found = aside.call(job.check, _predict, name, *_given(obs, made))
+        found = tools.aside.call(job.check, _predict, name, *_given(obs, made))
         arrays[name] = made.on_grid(torch.from_numpy(found.mean.astype(np.float32)))
         methods[name] = {"seconds": found.seconds, "note": found.note}
     return Result(made, _facts(request, obs, made, methods, arrays), arrays)
