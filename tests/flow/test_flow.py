@@ -142,6 +142,58 @@ def test_errors_of_a_correction_weigh_the_same_at_every_time(path, pair, where):
     torch.testing.assert_close(loss, torch.full((B,), 1 / 9).double())
 
 
+# What the loss of an error of 1 in each prediction is where the path has coefficients c, for a
+# flow of time_shift k: x_1 is off by the derivative of the table in docs/math.md.
+LOSSES = {
+    "velocity": lambda c, k: (
+        (c.sigma / (c.d_alpha * c.sigma - c.alpha * c.d_sigma)) ** 2
+        * (1 + (c.alpha / (k * c.sigma)) ** 2)
+    ),
+    "data": lambda c, k: 1 + (c.alpha / (k * c.sigma)) ** 2,
+    "noise": lambda c, k: torch.ones_like(c.sigma),
+    "score": lambda c, k: c.sigma**2,
+    "correction": lambda c, k: torch.ones_like(c.sigma) / k**2,
+}
+
+
+@every_path
+@pytest.mark.parametrize("residual", ["none", "kriging"])
+@pytest.mark.parametrize("name", ["noise", "score"])
+def test_the_loss_of_noise_is_its_squared_error(name, residual, path, pair, where):
+    x_0, x_1 = pair
+    t, error = torch.tensor([0.02, 0.98]).double(), torch.randn(B, L, C).double()
+    c = at(path, t)
+    exact = x_0 if name == "noise" else -x_0 / c.sigma
+    where = Query(where.coords.double(), where.obs.to(dtype=torch.float64))
+    flow = Flow(Fixed(exact + error), name, build_path(path), 3.0, residual=residual)
+    expected = error.square().mean(dim=(1, 2))
+    if name == "score":
+        expected = expected * c.sigma[:, 0, 0] ** 2
+    torch.testing.assert_close(flow_matching_loss(flow, x_0, x_1, t, where), expected)
+
+
+@every_path
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_the_loss_of_every_prediction_weighs_its_error_as_stated(name, path, pair, where):
+    x_0, x_1 = pair
+    t = torch.tensor([0.02, 0.9]).double()
+    c = at(path, t)
+    flow = Flow(Fixed(TARGETS[name](x_0, x_1, c, 3.0) + 1), name, build_path(path), 3.0)
+    loss = flow_matching_loss(flow, x_0, x_1, t, where)
+    torch.testing.assert_close(loss, LOSSES[name](c, 3.0)[:, 0, 0])
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_only_noise_and_score_are_read_late(name):
+    flow = Flow(nn.Identity(), name)
+    u = torch.linspace(0, 1, 11).double()
+    if name in ("noise", "score"):
+        torch.testing.assert_close(flow.delay(u), 0.02 + 0.98 * u)
+    else:
+        assert torch.equal(flow.delay(u), u)
+        assert flow.start(u, None) is u
+
+
 def test_unknown_prediction_lists_the_choices():
     with pytest.raises(InputError, match="unknown prediction 'speed'.*data.*velocity"):
         Flow(nn.Identity(), "speed")

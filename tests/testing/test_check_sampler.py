@@ -36,6 +36,11 @@ class Late(Euler):
         return super().step(flow, x, t, s, memory)
 
 
+class Early(Euler):
+    def time_grid(self, flow):
+        return torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
+
+
 class Double(Euler):
     def __call__(self, *args, **settings):
         result = super().__call__(*args, **settings)
@@ -66,6 +71,7 @@ def test_a_good_sampler_passes():
         (Miscounted, "`evaluations` says 7 where 13"),
         (Greedy, "`steps_within(3)` says 3, which takes 5"),
         (Late, "evaluated at t = 1"),
+        (Early, "noise is read at t = 0, before the flow's `first_time`, 0.02"),
         (Double, "single precision became torch.float64"),
         (Centred, "depends on its batch"),
         (Biased, "samples have mean"),

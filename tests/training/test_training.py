@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sparsefield.core.errors import InputError
+from sparsefield.flow.flow import Flow
 from sparsefield.inference.checkpoint import load_checkpoint
 from sparsefield.training.batches import TrainingBatches
 from sparsefield.training.config import config_from_dict
@@ -64,6 +65,23 @@ def run_training(path, folder, report=lambda progress: None, allow=False, lines=
     config = config_from_dict(settings(path, **changes))
     train(config, run, report, allow_changes=allow, notify=notify)
     return run
+
+
+@pytest.mark.parametrize(("prediction", "first"), [("score", 0.02), ("velocity", 0.0)])
+def test_training_begins_where_samplers_do(prediction, first, data, tmp_path, monkeypatch):
+    seen, denoise = [], Flow.denoise
+
+    def watched(self, x_t, t, *rest):
+        if torch.is_grad_enabled():
+            seen.append(t)
+        return denoise(self, x_t, t, *rest)
+
+    monkeypatch.setattr(Flow, "denoise", watched)
+    flow = {"prediction": prediction, "mean_fraction": 0.0, "time_shift": 2.0}
+    run_training(data, tmp_path / "run", flow=flow, batch_size=4)
+    times = torch.cat(seen)
+    assert first <= times.min() < first + 0.2
+    assert 0.8 < times.max() < 1
 
 
 def crash_at(step):

@@ -19,9 +19,14 @@ from sparsefield.flow.residual import (
     standardise,
 )
 
-# Smallest divisor: at the ends of the path a quantity that the prediction does not determine
-# is finite instead of infinite. Samplers do not evaluate there.
-_TINY = 1e-5
+# Predictions that say nothing of the data at t = 0, and the time at which they are first read.
+OF_NOISE = ("noise", "score")
+FIRST_TIME = 0.02
+
+# Smallest divisors: at the ends of the path a quantity that the prediction does not determine
+# is finite instead of infinite. Samplers do not evaluate there. A residual may be a millionth of
+# the data, and its signal is as much smaller.
+_TINY, _LEAST_SIGNAL = 1e-5, 1e-12
 
 
 def _data_from_velocity(v: Tensor, x_t: Tensor, c: Coefficients) -> Tensor:
@@ -29,7 +34,7 @@ def _data_from_velocity(v: Tensor, x_t: Tensor, c: Coefficients) -> Tensor:
 
 
 def _data_from_noise(x_0: Tensor, x_t: Tensor, c: Coefficients) -> Tensor:
-    return (x_t - c.sigma * x_0) / c.alpha.clamp_min(_TINY)
+    return (x_t - c.sigma * x_0) / c.alpha.clamp_min(_LEAST_SIGNAL)
 
 
 def _data_from_correction(f: Tensor, x_t: Tensor, c: Coefficients, k: float) -> Tensor:
@@ -105,6 +110,17 @@ class Flow(nn.Module):
     change of all values changes the result in the same way. Samplers and objectives see none of
     it.
 
+    Noise and score tell the data estimate only by a division by :math:`\alpha`, which is 0 at
+    t = 0. They are read from the time `first_time`, :math:`\tau`, on, where the state starts as
+
+    .. math:: x_\tau = \alpha_\tau m + \sqrt{\sigma_\tau^2 + \alpha_\tau^2 s^2}\; x_0,
+
+    the distribution of :math:`x_\tau` for Gaussian data of mean m and standard deviation s: those
+    of the residual's interpolation, or m = 0 and s = 1/k. Where they are not those of the data,
+    samples have a mean that is off by about :math:`\alpha_\tau` times the difference, in units
+    of their own standard deviation. An error of the predicted noise still is
+    :math:`\sigma_\tau / \alpha_\tau` times as large in the posterior mean.
+
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
         Eq. 7 and Table 1, for the correction.
@@ -119,6 +135,10 @@ class Flow(nn.Module):
             for k = 1 times are uniform.
         noise: Source noise; a function of coordinates, `LatticeNoise`, by default.
         residual: Interpolation whose residual the backbone predicts, a name in RESIDUALS.
+
+    Attributes:
+        first_time: Time at which samplers and the posterior mean start and from which on it is
+            trained: FIRST_TIME for noise and score, 0 for the other predictions.
 
     Raises:
         InputError: The prediction is not in PREDICTIONS, or the residual not in RESIDUALS.
@@ -146,10 +166,25 @@ class Flow(nn.Module):
         self.time_shift = time_shift
         self.noise = noise or LatticeNoise()
         self.residual = residual
+        self.first_time = FIRST_TIME if prediction in OF_NOISE else 0.0
 
     def shift(self, u: Tensor) -> Tensor:
         """Move uniform times u in [0, 1] towards the data by `time_shift`."""
         return self.time_shift * u / (1 + (self.time_shift - 1) * u)
+
+    def delay(self, t: Tensor) -> Tensor:
+        """Move times t in [0, 1] to [first_time, 1], linearly."""
+        return t + self.first_time * (1 - t)
+
+    def start(self, x_0: Tensor, query: Query, prepared: Any = None) -> Tensor:
+        """Return the state (B, L, C) at `first_time` that starts from source noise (B, L, C)."""
+        if self.first_time == 0:
+            return x_0
+        mean, size = 0.0, 1 / self.time_shift
+        if self.residual != "none":
+            mean, size = (self.prepare(query) if prepared is None else prepared).around
+        c = self._coefficients(x_0, self._first_times(x_0))
+        return c.alpha * mean + (c.sigma**2 + (c.alpha * size) ** 2).sqrt() * x_0
 
     def encode(self, obs: Observation) -> Any:
         """Compute what all queries of these batched observations share."""
@@ -224,8 +259,13 @@ class Flow(nn.Module):
         """Return E[x_1 | observations] (B, L, C): the data estimate at t = 0, one evaluation.
 
         At t = 0 the state is pure noise x_0 (B, L, C) and carries no information on the data.
+        Predictions of noise and score are read at `first_time`, where it carries next to none.
         """
-        return self.denoise(x_0, torch.zeros_like(x_0[:, 0, 0]), query, prepared)
+        start = self.start(x_0, query, prepared)
+        return self.denoise(start, self._first_times(x_0), query, prepared)
+
+    def _first_times(self, x_0: Tensor) -> Tensor:
+        return torch.full_like(x_0[:, 0, 0], self.first_time)
 
     def _coefficients(self, x_t: Tensor, t: Tensor) -> Coefficients:
         return self.path.coefficients(t[:, None, None].to(x_t.dtype))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Query
-from sparsefield.flow.flow import Flow
+from sparsefield.flow.flow import OF_NOISE, Flow
 
 
 def flow_matching_loss(
@@ -28,8 +28,19 @@ def flow_matching_loss(
     :math:`\hat x_1 - x_1 = (1 - t)(\hat v - v)` makes it the plain velocity loss up to a factor
     between 1/2 and 1.
 
+    For predictions of noise and score the weight is :math:`w(t) = \alpha_t^2 / \sigma_t^2`, which
+    makes the loss the squared error in the noise,
+
+    .. math:: \|\hat x_0 - x_0\|^2 = \sigma_t^2\, \|\hat s - s\|^2,
+
+    that of denoising diffusion and of denoising score matching. The weight above would multiply
+    it by :math:`\sigma_t^2 / \alpha_t^2`, so that times near 0 were all that is learnt.
+
     References:
         Flow Matching for Generative Modeling (Lipman et al., 2023), Eq. 9.
+        Denoising Diffusion Probabilistic Models (Ho et al., 2020), Eq. 14, for noise.
+        Generative Modeling by Estimating Gradients of the Data Distribution (Song & Ermon, 2019),
+        Eq. 6 with the weight of section 4.2, for the score.
 
     Args:
         flow: The flow to train.
@@ -46,8 +57,11 @@ def flow_matching_loss(
     squared = (flow.denoise(x_t, t, query) - x_1).square().mean(dim=2)
     error = squared.mean(dim=1) if known is None else _mean_where(squared, known)
     c = flow.path.coefficients(t)
-    signal, noise = c.alpha.square(), (flow.time_shift * c.sigma).square()
-    return error * (signal + noise) / noise.clamp_min(torch.finfo(t.dtype).tiny)
+    signal, noise = c.alpha.square(), c.sigma.square()
+    if flow.prediction not in OF_NOISE:
+        noise = (flow.time_shift * c.sigma).square()
+        signal = signal + noise
+    return error * signal / noise.clamp_min(torch.finfo(t.dtype).tiny)
 
 
 def _mean_where(values: Tensor, counted: Tensor) -> Tensor:

@@ -65,16 +65,16 @@ class DormandPrince(Sampler):
     def _solve(self, flow: Flow, x: Tensor, query: Query, prepared: Any) -> SampleResult:
         """Integrate one item from its noise x (1, L, C)."""
         conditioned = ConditionedFlow(flow, partial(_only, x), query, prepared=prepared)
-        last = torch.tensor(_LAST, dtype=torch.float64)
-        x = self._integrate(conditioned, x, last)
+        first, last = torch.tensor([flow.first_time, _LAST], dtype=torch.float64)
+        x = self._integrate(conditioned, conditioned.start(), first, last)
         x = x + (1 - last).to(x.dtype) * conditioned.velocity(x, last)
         return SampleResult(x, conditioned.nfe)
 
-    def _integrate(self, flow: ConditionedFlow, x: Tensor, end: Tensor) -> Tensor:
-        """Return the state at time `end` that starts from x at t = 0."""
+    def _integrate(self, flow: ConditionedFlow, x: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+        """Return the state at time `end` that starts from x at time `begin`."""
         from torchdiffeq import odeint
 
-        times = torch.stack([torch.zeros_like(end), end]).to(x)
+        times = torch.stack([begin, end]).to(x)
         try:
             path = odeint(
                 lambda time, y: flow.velocity(y, time),

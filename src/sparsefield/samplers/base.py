@@ -62,6 +62,10 @@ class ConditionedFlow:
         """Path between noise and data."""
         return self._flow.path
 
+    def start(self) -> Tensor:
+        """Return the state (B, L, C) at the flow's `first_time`, from the 0-th source noise."""
+        return self._flow.start(self._noise(0), self._query, self._prepared)
+
     def data(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the data estimate (B, L, C) at state x (B, L, C) and scalar time t."""
         self.nfe += 1
@@ -82,7 +86,7 @@ class ConditionedFlow:
 
 
 class Sampler(ABC):
-    """Integrate a flow from source noise at t = 0 to data at t = 1.
+    """Integrate a flow from source noise at t = 0, or its `first_time`, to data at t = 1.
 
     Attributes:
         order: Power of the step size with which the error falls. For stochastic samplers it is the
@@ -104,7 +108,7 @@ class Sampler(ABC):
         Args:
             flow: The flow.
             noise: Returns independent fields of source noise (B, L, C) by their number. The 0-th
-                is where the samples start.
+                is where the samples start, see `Flow.start`.
             query: Queries and observations.
             prepared: What `flow.prepare` returned for the query; computed here if None.
 
@@ -133,7 +137,8 @@ class FixedStepSampler(Sampler):
         steps: Steps of the time grid, at least 1; not used where times are given.
         grid: A name in GRIDS, or the times themselves (steps + 1,), rising from 0 to 1. `trained`
             spaces times as in training, `uniform` equally, `cosine` densely at both ends, `late`
-            densely towards the data.
+            densely towards the data. For a flow that has a `first_time`, they are moved linearly
+            to begin there.
 
     Raises:
         InputError: There is no step, or the grid is unknown or not rising from 0 to 1.
@@ -156,12 +161,11 @@ class FixedStepSampler(Sampler):
         return f"{type(self).__name__}({settings})"
 
     def time_grid(self, flow: Flow) -> Tensor:
-        """Return the times (steps + 1,) from 0 to 1."""
+        """Return the times (steps + 1,) from the flow's `first_time` to 1."""
         if isinstance(self.grid, str):
-            return GRIDS[self.grid](
-                flow, torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
-            )
-        return torch.tensor(self.grid, dtype=torch.float64)
+            u = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
+            return flow.delay(GRIDS[self.grid](flow, u))
+        return flow.delay(torch.tensor(self.grid, dtype=torch.float64))
 
     @abstractmethod
     def step(
@@ -186,7 +190,7 @@ class FixedStepSampler(Sampler):
     ) -> SampleResult:
         """See `Sampler.__call__`."""
         conditioned = ConditionedFlow(flow, noise, query, prepared=prepared)
-        x, memory = noise(0), None
+        x, memory = conditioned.start(), None
         for t, s in pairwise(self.time_grid(flow)):
             x, memory = self.step(conditioned, x, t, s, memory)
         return SampleResult(x, conditioned.nfe)

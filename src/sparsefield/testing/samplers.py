@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsefield.core.errors import InputError
 from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Backbone, Claims, Query
-from sparsefield.flow.flow import Flow
+from sparsefield.flow.flow import FIRST_TIME, OF_NOISE, Flow
 from sparsefield.flow.noise import WhiteNoise, field_keys
 from sparsefield.flow.path import PATHS, build_path
 from sparsefield.samplers.base import Sampler, SampleResult
@@ -24,6 +24,9 @@ MEAN, SCALE = 0.7, 0.4
 class GaussianBackbone(Backbone):
     """E[x_1 | x_t] for data N(m, s²) on the linear path; the flow carries x_0 to m + s x_0.
 
+    Args:
+        prediction: What is returned of it: data, or the noise that they leave in the state.
+
     Attributes:
         prepared: How often `prepare` was called.
         times: The times (B,) of every evaluation.
@@ -31,8 +34,9 @@ class GaussianBackbone(Backbone):
 
     claims = Claims(query_invariant=True, order_invariant=True, linear_cost=True)
 
-    def __init__(self) -> None:
+    def __init__(self, prediction: str = "data") -> None:
         super().__init__()
+        self.prediction = prediction
         self.prepared, self.times = 0, list[Tensor]()
 
     def prepare(self, query: Query, encoded: Any = None) -> str:
@@ -41,12 +45,13 @@ class GaussianBackbone(Backbone):
         return "prepared"
 
     def forward(self, x_t: Tensor, t: Tensor, query: Query, prepared: Any = None) -> Tensor:
-        """Return the data estimate."""
+        """Return the data estimate, or that of the noise."""
         assert prepared == "prepared", "the sampler drops what `flow.prepare` returned"
         self.times.append(t)
         t = t[:, None, None]
         gain = t * SCALE**2 / ((t * SCALE) ** 2 + (1 - t) ** 2)
-        return MEAN + gain * (x_t - t * MEAN)
+        data = MEAN + gain * (x_t - t * MEAN)
+        return data if self.prediction == "data" else (x_t - t * data) / (1 - t)
 
 
 def check_sampler(kind: Callable[..., Sampler], **settings: Any) -> None:
@@ -93,25 +98,34 @@ def gaussian_noise(count: int, step: int, seed: int = 0) -> Tensor:
 
 
 def gaussian_sample(
-    sampler: Sampler, noise: Callable[[int], Tensor], path: str = "linear", time_shift: float = 1.0
+    sampler: Sampler,
+    noise: Callable[[int], Tensor],
+    path: str = "linear",
+    *,
+    time_shift: float = 1.0,
+    backbone: GaussianBackbone | None = None,
 ) -> tuple[SampleResult, GaussianBackbone]:
     """Return a sample of the Gaussian from source noise, and the backbone that was asked."""
-    backbone = GaussianBackbone()
-    flow = Flow(backbone, "data", build_path(path), time_shift)
+    backbone = backbone or GaussianBackbone()
+    flow = Flow(backbone, backbone.prediction, build_path(path), time_shift)
     count, points, channels = noise(0).shape
     obs = Observation(torch.zeros(count, 1, P), torch.zeros(count, 1, channels))
     query = Query(torch.zeros(count, points, P), obs)
     return sampler(flow, noise, query), backbone
 
 
-def gaussian_moments(sampler: Sampler, steps: int, path: str = "linear") -> tuple[float, float]:
+def gaussian_moments(
+    sampler: Sampler, steps: int, path: str = "linear", backbone: GaussianBackbone | None = None
+) -> tuple[float, float]:
     """Return mean and variance of a sampler's result, exactly.
 
     A step is affine in state and noise, so the variance is the sum of squared responses to unit
     noise at each step: point k sees noise in step k alone, and the last point sees none.
     """
     unit = torch.eye(steps + 1, steps + 2).double()
-    result, _ = gaussian_sample(sampler, lambda step: unit[step].reshape(1, -1, 1), path)
+    result, _ = gaussian_sample(
+        sampler, lambda step: unit[step].reshape(1, -1, 1), path, backbone=backbone
+    )
     responses = result.values[0, :, 0]
     centre = responses[-1]
     return centre.item(), (responses[:-1] - centre).square().sum().item()
@@ -154,12 +168,22 @@ def _check_batches(make: Make) -> None:
 
 
 def _check_moments(make: Make) -> None:
-    values = gaussian_sample(make(200), lambda step: gaussian_noise(40, step))[0].values
-    mean, deviation = values.mean().item(), values.std().item()
-    assert abs(mean - MEAN) < 0.02, f"samples have mean {mean:.3f} instead of {MEAN}"
-    assert abs(deviation / SCALE - 1) < 0.06, (
-        f"samples have standard deviation {deviation:.3f} instead of {SCALE}"
-    )
+    for prediction in ("data", "noise"):
+        result, backbone = gaussian_sample(
+            make(200),
+            lambda step: gaussian_noise(40, step),
+            backbone=GaussianBackbone(prediction),
+        )
+        if prediction in OF_NOISE:
+            first = min(float(t.min()) for t in backbone.times)
+            assert first >= 0.999 * FIRST_TIME, (
+                f"noise is read at t = {first:g}, before the flow's `first_time`, {FIRST_TIME}"
+            )
+        mean, deviation = result.values.mean().item(), result.values.std().item()
+        assert abs(mean - MEAN) < 0.02, f"samples have mean {mean:.3f} instead of {MEAN}"
+        assert abs(deviation / SCALE - 1) < 0.06, (
+            f"samples have standard deviation {deviation:.3f} instead of {SCALE}"
+        )
 
 
 def _check_budget(make: Make) -> None:
@@ -183,7 +207,10 @@ def _check_order(make: Make, path: str) -> None:
         errors = [abs(variance - SCALE**2) for variance in variances]
     else:
         steps, x_0 = np.array([32, 64, 128, 256]), gaussian_noise(B, 0)
-        ends = [gaussian_sample(make(int(n)), {0: x_0}.__getitem__, path, 3.0)[0] for n in steps]
+        ends = [
+            gaussian_sample(make(int(n)), {0: x_0}.__getitem__, path, time_shift=3.0)[0]
+            for n in steps
+        ]
         errors = [(end.values - (MEAN + SCALE * x_0)).abs().max().item() for end in ends]
     found = convergence_order(errors, steps)
     assert found > sampler.order - 0.3, (

@@ -299,7 +299,7 @@ class Trainer:
         """Return the loss (B,) of each row."""
         flow = self.state.flow
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            t = flow.shift(batch.u)
+            t = flow.delay(flow.shift(batch.u))
             query = Query(batch.coords, batch.obs, batch.cell)
             return flow_matching_loss(flow, batch.x_0, batch.x_1, t, query, batch.known)
 
