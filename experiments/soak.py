@@ -14,12 +14,13 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -93,6 +94,13 @@ class User:
         ended = self._wait(answer.json()["id"])
         assert ended["state"] == "failed" and "\n" not in ended["error"], ended
 
+    def broken_off(self) -> None:
+        """Go away in the middle of a file."""
+        where = self.client.base_url
+        with socket.create_connection((where.host, where.port), PATIENCE) as line:
+            head = f"POST /api/uploads?name=a.png HTTP/1.1\r\nHost: {where.host}\r\n"
+            line.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + bytes(1000))
+
     def refused(self) -> None:
         """Ask for a model that there is not."""
         answer = self._submit("picture.png", b"", model="nothing")
@@ -144,6 +152,7 @@ KINDS: dict[str, Callable[[User], None]] = {
     "picture": User.picture,
     "table": User.table,
     "damaged file": User.damaged,
+    "broken-off file": User.broken_off,
     "bad request": User.refused,
     "another user's job": User.stranger,
     "cancelled job": User.cancelled,
@@ -165,9 +174,12 @@ def _table(source: random.Random) -> bytes:
 class Process:
     """A server in a process of its own, and what it holds."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, log: IO[str]) -> None:
         command = [sys.executable, "-m", "sparsefield", "serve", "--port", str(port)]
-        self.child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.log = log
+        self.child = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=self.log, text=True
+        )
         self.address = f"http://127.0.0.1:{port}"
 
     def wait(self) -> None:
@@ -191,6 +203,11 @@ class Process:
         files = len(os.listdir(f"/proc/{self.child.pid}/fd"))
         return {"megabytes": memory, "files": files, "threads": threads}
 
+    def tracebacks(self) -> int:
+        """Return how often it failed in a way that is not foreseen."""
+        self.log.seek(0)
+        return self.log.read().count("Traceback")
+
     def _children(self) -> list[int]:
         text = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text()
         return [int(pid) for pid in text.split()]
@@ -202,13 +219,14 @@ def server() -> Iterator[Process]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = Process(port)
-    try:
-        process.wait()
-        yield process
-    finally:
-        process.child.terminate()
-        process.child.wait(30)
+    with tempfile.TemporaryFile("w+") as log:
+        process = Process(port, log)
+        try:
+            process.wait()
+            yield process
+        finally:
+            process.child.terminate()
+            process.child.wait(30)
 
 
 def soak(requests: int, users: int) -> dict[str, Any]:
@@ -222,12 +240,14 @@ def soak(requests: int, users: int) -> dict[str, Any]:
         answers += _ask_all(people, range(early, requests))
         seconds = time.perf_counter() - start
         after = process.holds()
+        tracebacks = process.tracebacks()
     faults = [f"{answer.kind}: {answer.fault}" for answer in answers if answer.fault]
     return {
         "requests": requests,
         "users": users,
         "answered": len(answers) - len(faults),
         "faults": faults[:20],
+        "tracebacks": tracebacks,
         "seconds": seconds,
         "kinds": {kind: _summary([a for a in answers if a.kind == kind]) for kind in KINDS},
         "early": before,

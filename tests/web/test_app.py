@@ -1,5 +1,6 @@
 """The server through its addresses: what a browser sends, and what comes back."""
 
+import asyncio
 import io
 import json
 import time
@@ -315,7 +316,7 @@ def sleep_over(name):
 @pytest.mark.parametrize(
     ("tools", "doing"),
     [
-        (Tools(models=Models(sleep_over)), "loading the model"),
+        (Tools(models=Models(sleep_over)), "loading default"),
         (Tools(aside=Sleeper()), "nearest"),
     ],
     ids=["loading", "baseline"],
@@ -331,6 +332,28 @@ def test_a_job_is_cancelled_at_once_in_what_takes_long(tools, doing):
         client.post(f"/api/jobs/{job['id']}/cancel")
         assert result(client, job)["state"] == "cancelled"
         assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("path", ["/api/uploads", "/api/jobs"])
+def test_who_goes_away_while_they_send_leaves_nothing(path, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    app, sent = build_app(), []
+    messages = [
+        {"type": "http.request", "body": png(mask())[:50], "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive():
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"name=a.png"}
+    asyncio.run(app(scope | {"headers": [(b"host", b"localhost")]}, receive, send))
+    assert all(message.get("status", 400) == 400 for message in sent)
+    assert not list(tmp_path.rglob("*.png"))
+    app.state.server.close()
 
 
 def test_the_files_go_with_the_server(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -86,7 +87,7 @@ def build_app(hosts: tuple[str, ...] = (), tools: Tools | None = None) -> Starle
             Middleware(TrustedHostMiddleware, allowed_hosts=names),
             Middleware(BaseHTTPMiddleware, dispatch=_guard),
         ],
-        exception_handlers={InputError: _refuse},
+        exception_handlers={InputError: _refuse, ClientDisconnect: _nobody},
         lifespan=lifespan,
     )
     app.state.server = server
@@ -112,6 +113,11 @@ async def _guard(
 async def _refuse(request: HTTPRequest, error: Exception) -> JSONResponse:
     code = next(code for kind, code in CODES.items() if isinstance(error, kind))
     return JSONResponse({"error": " ".join(str(error).split())}, code)
+
+
+async def _nobody(request: HTTPRequest, error: Exception) -> Response:
+    """Answer those who went away while they sent; nobody reads it."""
+    return Response(status_code=400)
 
 
 class Server:

@@ -165,7 +165,7 @@ def reconstruct(path: Path, request: Request, job: Job, tools: Tools) -> Result:
     """
     job.report("reading", 0)
     obs = observe(path, request)
-    job.report("loading the model", 0)
+    job.report(f"loading {request.model}", 0)
     model = tools.models.get(request.model, job.check)
     if obs.grid is not None and model.channels is not None:
         obs = match_channels(obs, model.channels, request.model)

@@ -3,11 +3,14 @@
 import * as api from "./api.js";
 import * as data from "./observed.js";
 import { View, colour, legend, range, raster, show } from "./draw.js";
+import { Turns } from "./turns.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { observed: null, upload: null, result: null, job: null, cursor: null, frame: 0 };
+const NOTHING = { upload: null, bitmap: null, observed: null, result: null, bounds: null };
+const state = { ...NOTHING, note: "", cursor: null, frame: 0 };
 let options, panels = [], pending = false, playing = null;
 const view = new View(() => redraw());
+const turns = new Turns(() => refresh());
 
 // ---- panels -------------------------------------------------------------------------------
 
@@ -88,14 +91,13 @@ function editorPanel() {
   return new Panel({
     title, editor: true,
     source: state.observed.raster?.(),
-    overlay: (context) => dots(context, 5),
+    overlay: (context) => dots(context, 5, state.observed),
   });
 }
 
 // Stations, in the colours of their values.
-function dots(context, radius) {
-  if (state.observed?.kind !== "points") return;
-  const { stations } = state.observed;
+function dots(context, radius, { kind, stations }) {
+  if (kind !== "points") return;
   const [low, high] = state.bounds ?? range(stations.map((s) => s.value[0]));
   for (const station of stations) {
     const [x, y] = view.outside(...state.observed.share(station.place));
@@ -191,45 +193,90 @@ function edit(at) {
 }
 
 function changed() {
-  const { observed } = state;
-  panels[0].source = observed.raster?.();
-  const reason = observed.lacks();
-  $("run").disabled = Boolean(reason) || Boolean(state.job);
-  $("given").textContent = reason || observed.describe();
+  panels[0].source = state.observed.raster?.();
+  state.note = "";
+  refresh();
   redraw();
+}
+
+// ---- what the page says -------------------------------------------------------------------
+
+const lacks = () => (state.observed ? state.observed.lacks() : "Nothing is observed yet.");
+
+// Show what is going on, and let start only what can.
+function refresh() {
+  const reading = turns.phase === "reading";
+  $("run").disabled = turns.phase !== "ready" || Boolean(lacks());
+  $("cancel").hidden = $("progress").hidden = !turns.busy;
+  for (const id of ["paint", "place", "panels", "keepsakes"]) $(id).inert = reading;
+  if (turns.share > 0) $("progress").value = turns.share;
+  else $("progress").removeAttribute("value");
+  $("given").textContent = reading ? turns.doing : given();
+  $("status").textContent = turns.busy ? (reading ? "" : turns.doing) : state.note || summary();
+}
+
+function given() {
+  const { upload, observed } = state;
+  if (observed) return `${upload.name}: ${lacks() || observed.describe()}`;
+  return upload ? `${upload.name}: columns ${upload.columns.join(", ")}` : "";
+}
+
+function summary() {
+  if (!state.result) return "";
+  const { facts, asked } = state.result;
+  const evaluations = `${facts.nfe} evaluation${facts.nfe === 1 ? "" : "s"}`;
+  const done = `${facts.observed.toLocaleString("en")} observed, ${facts.shape.join(" × ")} cells, ${evaluations}`;
+  return state.observed.equals(asked) ? done : `${done}; changed since`;
+}
+
+function complain(message) {
+  $("error").hidden = !message;
+  $("error").textContent = message;
+  if (message) $("error").scrollIntoView({ block: "nearest" });
 }
 
 // ---- bringing data ------------------------------------------------------------------------
 
-async function take(promise) {
+// Read something; until that is done nothing can be reconstructed, and what is stale is dropped.
+async function take(name, ask) {
   complain("");
-  $("given").textContent = "reading …";
+  state.note = "";
+  const turn = turns.begin("reading", `reading ${name} …`);
   try {
-    await open(await promise);
+    const facts = await ask(turn);
+    const bitmap = facts.kind === "image" ? await api.picture(facts.id, turn) : null;
+    if (turn.aborted) return;
+    open(facts, bitmap);
   } catch (error) {
-    $("given").textContent = "";
+    if (turn.aborted) return;
+    clear();
     complain(error.message);
   }
+  turns.finish(turn, state.observed ? "ready" : "empty");
 }
 
-async function open(facts) {
-  state.upload = facts;
-  state.result = state.bounds = null;
-  $("keepsakes").hidden = true;
+function clear() {
+  Object.assign(state, NOTHING);
+  for (const id of ["keepsakes", "paint", "place"]) $(id).hidden = true;
+  lay([]);
+}
+
+function open(facts, bitmap) {
+  clear();
+  Object.assign(state, { upload: facts, bitmap });
   $("paint").hidden = facts.kind !== "image";
   $("place").hidden = facts.kind !== "points";
   offerBaselines(facts);
   offerModels(facts.kind);
-  if (facts.kind === "image") await openImage(await api.picture(facts.id));
+  if (bitmap) openImage(bitmap);
   else openTable(facts);
 }
 
-async function openImage(bitmap) {
+function openImage(bitmap) {
   const most = Math.max(bitmap.width, bitmap.height);
   const sizes = [32, 48, 64, 96, 128, 192, 256, 384].filter((n) => n < most).concat(most);
   const start = [...sizes].reverse().find((n) => n <= 128) ?? sizes[0];
   $("resolution").replaceChildren(...sizes.map((n) => new Option(label(bitmap, n), n, n === start, n === start)));
-  state.bitmap = bitmap;
   resize();
 }
 
@@ -253,7 +300,8 @@ function thin() {
 
 function begin() {
   view.whole();
-  state.result = null;
+  state.result = state.bounds = null;
+  $("keepsakes").hidden = true;
   lay([editorPanel()]);
   changed();
 }
@@ -263,12 +311,9 @@ function openTable(facts) {
   if (!facts.places) {
     $("coords").placeholder = facts.columns.slice(0, 2).join(", ");
     $("value").placeholder = facts.columns.at(-1);
-    lay([]);
-    $("given").textContent = `Columns: ${facts.columns.join(", ")}`;
-    return complain(`${facts.hint} Name the columns above.`);
+    return complain(facts.refusal ?? `${facts.hint} Name the columns above.`);
   }
   if (facts.axes.length !== 2) {
-    lay([]);
     throw new Error(
       `${facts.name} has ${facts.axes.length} coordinates; the page draws maps of two. ` +
       "`sparsefield reconstruct` takes one to three."
@@ -284,7 +329,13 @@ const list = (text) => text.split(/[,\s]+/).filter(Boolean);
 async function useColumns() {
   const input = (id) => list($(id).value || $(id).placeholder);
   const chosen = { coords: input("coords"), value: input("value") };
-  await take(api.stations(state.upload.id, chosen).then((found) => ({ ...state.upload, ...found })));
+  const { upload } = state;
+  await take(upload.name, (turn) =>
+    api.stations(upload.id, chosen, turn).then(
+      (found) => ({ ...upload, ...found }),
+      (error) => ({ ...upload, refusal: error.message }) // to be asked again
+    )
+  );
 }
 
 // ---- choices ------------------------------------------------------------------------------
@@ -327,58 +378,60 @@ function chosen() {
 
 // ---- the job ------------------------------------------------------------------------------
 
+// Reconstruct what is observed now by what is chosen now, whatever is changed meanwhile.
 async function run(event) {
   event.preventDefault();
-  if (!state.observed || state.job) return;
+  if (turns.phase !== "ready" || lacks()) return;
   complain("");
-  busy(true);
+  state.note = "";
+  const [asked, wanted] = [state.observed.copy(), chosen()];
+  const turn = turns.begin("working", "sending …");
   try {
-    const { blob, name } = await state.observed.file();
-    const job = await api.submit(blob, name, chosen());
-    state.job = job.id;
-    const last = await api.follow(job.id, progress);
+    const last = await work(asked, wanted, turn);
+    if (turn.aborted) return;
     if (last.state === "failed") complain(last.error);
-    if (last.state === "done") await present(last);
+    if (last.state === "cancelled") state.note = "cancelled";
   } catch (error) {
+    if (turn.aborted) return;
     complain(error.message);
-  } finally {
-    state.job = null;
-    busy(false);
-    changed();
   }
+  turns.finish(turn, "ready");
+}
+
+async function work(asked, wanted, turn) {
+  const { blob, name } = await asked.file();
+  // not ended by the signal: the server may have begun, and only its answer says what to cancel
+  const { id } = await api.submit(blob, name, wanted);
+  const drop = () => api.cancel(id).catch(() => {});
+  if (turn.aborted) return drop();
+  turn.addEventListener("abort", drop);
+  const last = await api.follow(id, (job) => turns.report(turn, ...progress(job)), turn);
+  if (last.state === "done") await present(last, asked, turn);
+  return last;
 }
 
 function progress(job) {
-  const waiting = job.ahead ? `${job.ahead} before you` : "next in line";
-  const text = { queued: `waiting, ${waiting}`, running: job.doing, failed: "", done: "" };
-  $("status").textContent = text[job.state] ?? job.state;
-  if (job.state === "running" && job.share > 0) $("progress").value = job.share;
-  else $("progress").removeAttribute("value");
+  if (job.state === "running") return [job.doing, job.share];
+  if (job.state !== "queued") return [""];
+  return [`waiting, ${job.ahead ? `${job.ahead} before you` : "next in line"}`];
 }
 
-function busy(on) {
-  $("run").disabled = on;
-  $("cancel").hidden = $("progress").hidden = !on;
-  if (on) $("status").textContent = "sending …";
-}
-
-function complain(message) {
-  $("error").hidden = !message;
-  $("error").textContent = message;
+function cancel() {
+  turns.stop();
+  state.note = "cancelled";
+  refresh();
 }
 
 // ---- results ------------------------------------------------------------------------------
 
-async function present(job) {
-  const facts = job.result;
-  const { observed } = state;
-  observed.settle(facts);
+async function present({ id, result: facts }, asked, turn) {
   const wanted = facts.arrays.filter((name) => name !== "steps");
-  const arrays = {};
-  await Promise.all(
-    wanted.map(async (name) => (arrays[name] = observed.turn(await api.array(job.id, name), facts)))
-  );
-  state.result = { id: job.id, facts, arrays, grid: observed.grid(facts) };
+  const found = await Promise.all(wanted.map((name) => api.array(id, name, turn)));
+  if (turn.aborted) return;
+  const { observed } = state;
+  for (const each of [observed, asked]) each.settle(facts);
+  const arrays = Object.fromEntries(wanted.map((name, i) => [name, observed.turn(found[i], facts)]));
+  state.result = { id, facts, asked, arrays, grid: observed.grid(facts) };
   const picture = facts.image && facts.channels === 3;
   const shown = Object.keys(facts.methods).slice(1).map((name) => arrays[name]);
   state.bounds = picture ? null : range(arrays.mean, ...shown.map((a) => a));
@@ -387,11 +440,11 @@ async function present(job) {
     new Panel({
       title, note, ...how,
       source: raster({ numbers: arrays[name], ...state.result.grid, ...how }),
-      overlay: (context) => dots(context, 2.5),
+      overlay: (context) => dots(context, 2.5, asked),
     });
   const method = (name, array) => {
     const { seconds: taken, note } = facts.methods[name];
-    return [observed.score?.(arrays[array], facts), seconds(taken), note].filter(Boolean).join(" · ");
+    return [asked.score?.(arrays[array], facts), seconds(taken), note].filter(Boolean).join(" · ");
   };
   const made = [editorPanel(), panel("mean", `${facts.model}: mean`, method(facts.model, "mean"))];
   if (arrays.std) {
@@ -401,14 +454,14 @@ async function present(job) {
   if (facts.samples) made.push(samplePanel(common));
   for (const name of Object.keys(facts.methods).slice(1)) made.push(panel(name, name, method(name, name)));
   lay(made);
-  $("status").textContent =
-    `${facts.observed.toLocaleString("en")} observed, ${facts.shape.join(" × ")} cells, ${facts.nfe} evaluation${facts.nfe === 1 ? "" : "s"}`;
-  offerDownloads(job.id);
+  offerDownloads(id);
+  if (matchMedia("(max-width: 760px)").matches) made[1].box.scrollIntoView();
 }
 
 function samplePanel(how) {
-  const { facts, arrays, grid, id } = state.result;
-  const panel = new Panel({ title: "Sample 1", ...how, overlay: (context) => dots(context, 2.5) });
+  const { result } = state;
+  const { facts, asked, arrays, grid, id } = result;
+  const panel = new Panel({ title: "Sample 1", ...how, overlay: (context) => dots(context, 2.5, asked) });
   const tools = document.createElement("div");
   tools.className = "tools";
   tools.innerHTML = `<button type="button" data-what="samples">Play</button>
@@ -430,7 +483,12 @@ function samplePanel(how) {
     play(event.target, "Play", 700, (tick) => one((state.frame + (tick ? 1 : 0)) % facts.samples))
   );
   tools.querySelector("[data-what=steps]").addEventListener("click", async (event) => {
-    arrays.steps ??= await api.array(id, "steps");
+    try {
+      arrays.steps ??= await api.array(id, "steps");
+    } catch (error) {
+      complain(error.message);
+    }
+    if (state.result !== result || !arrays.steps) return;
     const size = arrays.steps.length / facts.steps;
     play(event.target, "From noise", 350, (tick) => {
       const k = tick % (facts.steps + 4);
@@ -533,7 +591,7 @@ function readout() {
 function connect() {
   const drop = $("drop");
   $("file").addEventListener("change", (event) => {
-    if (event.target.files[0]) take(api.upload(event.target.files[0]));
+    bring(event.target.files[0]);
     event.target.value = "";
   });
   for (const name of ["dragover", "dragenter"]) {
@@ -543,17 +601,20 @@ function connect() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    if (event.dataTransfer.files[0]) take(api.upload(event.dataTransfer.files[0]));
+    bring(event.dataTransfer.files[0]);
   });
   drop.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") $("file").click();
   });
   $("controls").addEventListener("submit", run);
-  $("cancel").addEventListener("click", () => state.job && api.cancel(state.job).catch((e) => complain(e.message)));
+  $("cancel").addEventListener("click", cancel);
   $("brush").addEventListener("input", (event) => {
     document.querySelector("output[for=brush]").textContent = event.target.value;
   });
-  $("resolution").addEventListener("change", resize);
+  $("resolution").addEventListener("change", () => {
+    turns.stop("ready"); // a job of the other pixels could not be drawn
+    resize();
+  });
   $("keep").addEventListener("change", () => { state.observed.remember(); thin(); changed(); });
   $("whole").addEventListener("click", () => {
     state.observed.remember();
@@ -573,8 +634,12 @@ function connect() {
   new ResizeObserver(redraw).observe($("panels"));
 }
 
+function bring(file) {
+  if (file) take(file.name, (turn) => api.upload(file, turn));
+}
+
 function undo() {
-  if (state.observed?.undo()) changed();
+  if (turns.phase !== "reading" && state.observed?.undo()) changed();
 }
 
 async function start() {
@@ -589,7 +654,7 @@ async function start() {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = name;
-      button.addEventListener("click", () => take(api.sample(name)));
+      button.addEventListener("click", () => take(name, (turn) => api.sample(name, turn)));
       return button;
     })
   );

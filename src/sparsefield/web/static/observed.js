@@ -20,6 +20,9 @@ function random(seed) {
   };
 }
 
+const twin = (observed, own) =>
+  Object.assign(Object.create(Object.getPrototypeOf(observed)), observed, { past: [] }, own);
+
 export class Picture {
   kind = "image";
 
@@ -65,6 +68,15 @@ export class Picture {
     const last = this.past.pop();
     if (last) this.known = last;
     return Boolean(last);
+  }
+
+  // As it is now, whatever is painted later.
+  copy() {
+    return twin(this, { known: this.known.slice() });
+  }
+
+  equals(other) {
+    return this.known.every((known, cell) => known === other.known[cell]);
   }
 
   paint([x, y], radius, restore) {
@@ -212,6 +224,15 @@ export class Stations {
     const last = this.past.pop();
     if (last) this.stations = last;
     return Boolean(last);
+  }
+
+  // As it is now, whatever is added or removed later.
+  copy() {
+    return twin(this, { stations: [...this.stations] });
+  }
+
+  equals({ stations }) {
+    return stations.length === this.stations.length && stations.every((s, i) => s === this.stations[i]);
   }
 
   add(at, value) {
