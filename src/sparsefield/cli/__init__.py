@@ -10,11 +10,13 @@ import io
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsefield.core.errors import InputError, unknown_name
+from sparsefield.core.launch import leads, refuse_several
 from sparsefield.core.paths import refuse_overwriting
 
 # Command -> (module here that defines `command`, its line in the help).
@@ -35,12 +37,16 @@ COMMANDS = {
     "models": ("models", "list models, presets and bundled weights"),
 }
 
+# What the processes of torchrun do as one.
+TOGETHER = ("train",)
+
 # Options that name what is written; all others name what is read, if it is a file.
 OUTPUTS = ("out", "json", "figure", "figures", "run")
 # Options that may name a folder whose files are read.
 FOLDERS = ("data", "model", "models")
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+PATIENCE = 5.0  # seconds in which a leader meets the error of the others, and torchrun ends them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
+    except SystemExit as ended:
+        if ended.code:
+            _leave_to_leader()
+        raise
     except InputError as error:
         code = _complain(str(error), BAD_INPUT)
     except KeyboardInterrupt:
@@ -79,6 +89,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise unknown_name("command", name, list(COMMANDS))
+    if name not in TOGETHER:
+        refuse_several(f"'sparsefield {name}' runs")
     import tyro
 
     from sparsefield.cli.options import renew_words
@@ -88,7 +100,8 @@ def _run(arguments: list[str]) -> int:
     config = (tyro.conf.FlagCreatePairsOff,)
     rest = renew_words(name, rest)
     command = _guarded(module.command)
-    code = tyro.cli(command, args=rest, prog=f"sparsefield {name}", config=config)
+    prog = f"sparsefield {name}"
+    code = tyro.cli(command, args=rest, prog=prog, config=config, console_outputs=leads())
     return int(code or 0)
 
 
@@ -186,6 +199,17 @@ def _abandon_broken_output() -> None:
             sys.stdout.close()
 
 
+def _leave_to_leader() -> None:
+    """Wait in a process that follows: what all of them meet, the first one says.
+
+    torchrun ends the others as soon as one has failed, so who waited has an error of its own.
+    """
+    if not leads():
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(PATIENCE)
+
+
 def _complain(message: str, code: int) -> int:
+    _leave_to_leader()
     print(f"sparsefield: error: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -45,9 +45,10 @@ def command(
         allow_changes: Go on from the saved state with another learning rate, masks or the like.
             Without it, only changes that leave the run the same, or make it longer, are allowed.
     """
+    from sparsefield.core.launch import refuse_several
     from sparsefield.training.changes import FLAG, find_changes
     from sparsefield.training.config import follow_run, load_config
-    from sparsefield.training.parallel import quiet_followers, refuse_several
+    from sparsefield.training.parallel import quiet_followers
     from sparsefield.training.run import RUNS, Run
 
     config = load_config(preset, overrides)

@@ -16,6 +16,7 @@ import torch
 
 from sparsefield.core.devices import autocast_type, choose_device
 from sparsefield.core.errors import InputError
+from sparsefield.core.launch import refuse_several
 from sparsefield.data.scattered import ScatteredDataset
 from sparsefield.evaluation.charts import save_training_figure
 from sparsefield.evaluation.methods import evaluate_mean
@@ -38,7 +39,7 @@ from sparsefield.training.changes import (
 from sparsefield.training.config import TrainConfig, config_to_dict, follow_run
 from sparsefield.training.data import TrainingData, follow_data, open_training_data
 from sparsefield.training.fitting import fit
-from sparsefield.training.parallel import Group, join, refuse_several
+from sparsefield.training.parallel import Group, join
 from sparsefield.training.run import Run
 from sparsefield.training.state import (
     TrainState,

@@ -20,9 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sparsefield.core.errors import InputError
+from sparsefield.core.launch import launched, leads
 
-# What torchrun tells each process that it starts.
-LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # The leader may plot or write to a slow disk while the others wait.
 PATIENCE = timedelta(minutes=30)
 
@@ -152,20 +151,6 @@ class Group:
             raise InputError(first) from error
 
 
-def refuse_several(what: str) -> None:
-    """Refuse what one process does alone.
-
-    Raises:
-        InputError: torchrun started several.
-    """
-    if _launched() and int(os.environ["WORLD_SIZE"]) > 1:
-        raise InputError(f"{what} in one process; start it without torchrun")
-
-
-def _launched() -> bool:
-    return all(name in os.environ for name in LAUNCHED)
-
-
 @contextmanager
 def join(device: str) -> Iterator[Group]:
     """Join the processes that torchrun started with this one; alone if it did not.
@@ -177,7 +162,7 @@ def join(device: str) -> Iterator[Group]:
         InputError: A machine has fewer GPUs than processes, or the others are not reached.
         SystemExit: In a process that does not lead, for an error that the leader raises too.
     """
-    if not _launched():
+    if not launched():
         yield Group()
         return
     with _initialised(device):
@@ -193,7 +178,7 @@ def join(device: str) -> Iterator[Group]:
 @contextmanager
 def quiet_followers() -> Iterator[None]:
     """Print only in the process that leads."""
-    if not _launched() or int(os.environ["RANK"]) == 0:
+    if leads():
         yield
         return
     for name in ("sparsefield", "sparsefield.data"):
