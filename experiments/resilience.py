@@ -1,6 +1,6 @@
 """Try at full size what breaks a program: damage, kills and crowds, and write the page.
 
-    python experiments/resilience.py [--requests 1000] [--users 8]
+    python experiments/resilience.py [--requests 10000] [--users 8]
 
 The tests that `make test` runs at a small size are run at full size, those of damaged files and
 those of kills; then several users ask the page's server for many things at once. The figures go
@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--requests", type=int, default=1000, help="of all users together")
+    parser.add_argument("--requests", type=int, default=10_000, help="of all users together")
     parser.add_argument("--users", type=int, default=8)
     parser.add_argument("--check", action="store_true", help="only compare page and results")
     options = parser.parse_args()

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 PATIENCE = 300.0  # seconds for one answer
-WARM_UP = 0.2  # share of the requests before the memory is read first
+ROUNDS = 5  # after each of which the memory is read
 
 
 class Answer(NamedTuple):
@@ -104,20 +104,25 @@ class User:
     def refused(self) -> None:
         """Ask for a model that there is not."""
         answer = self._submit("picture.png", b"", model="nothing")
-        assert answer.status_code == 400 and "no bundled model" in answer.json()["error"]
+        assert answer.status_code == 400, answer.text
+        assert "no bundled model" in answer.json()["error"], answer.text
 
     def stranger(self) -> None:
         """Look for a job from another browser; there is none."""
         job = self._submit("stations.csv", _table(self.random), model="universal").json()["id"]
-        other = httpx.Client(base_url=self.client.base_url, timeout=PATIENCE)
-        assert other.get(f"/api/jobs/{job}").status_code == 404
-        assert self._wait(job)["state"] == "done"
+        with httpx.Client(base_url=self.client.base_url, timeout=PATIENCE) as other:
+            answer = other.get(f"/api/jobs/{job}")
+            assert answer.status_code == 404, answer.text
+        ended = self._wait(job)
+        assert ended["state"] == "done", ended
 
     def cancelled(self) -> None:
         """Cancel a job."""
         job = self._submit("stations.csv", _table(self.random), model="universal").json()["id"]
-        assert self.client.post(f"/api/jobs/{job}/cancel").status_code == 200
-        assert self._wait(job)["state"] in ("cancelled", "done")
+        answer = self.client.post(f"/api/jobs/{job}/cancel")
+        assert answer.status_code == 200, answer.text
+        ended = self._wait(job)
+        assert ended["state"] in ("cancelled", "done"), ended
 
     def _get(self, path: str) -> httpx.Response:
         answer = self.client.get(path)
@@ -233,13 +238,13 @@ def soak(requests: int, users: int) -> dict[str, Any]:
     """Ask for so many things, by so many users at once; return what came of them."""
     with server() as process:
         people = [User(process.address, number) for number in range(users)]
-        early = round(WARM_UP * requests)
+        answers, held = [], []
         start = time.perf_counter()
-        answers = _ask_all(people, range(early))
-        before = process.holds()
-        answers += _ask_all(people, range(early, requests))
+        for turn in range(ROUNDS):
+            numbers = range(requests * turn // ROUNDS, requests * (turn + 1) // ROUNDS)
+            answers += _ask_all(people, numbers)
+            held.append(process.holds())
         seconds = time.perf_counter() - start
-        after = process.holds()
         tracebacks = process.tracebacks()
     faults = [f"{answer.kind}: {answer.fault}" for answer in answers if answer.fault]
     return {
@@ -250,8 +255,7 @@ def soak(requests: int, users: int) -> dict[str, Any]:
         "tracebacks": tracebacks,
         "seconds": seconds,
         "kinds": {kind: _summary([a for a in answers if a.kind == kind]) for kind in KINDS},
-        "early": before,
-        "late": after,
+        "held": held,
     }
 
 

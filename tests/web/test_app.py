@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import threading
 import time
 from urllib.parse import quote
 
@@ -16,11 +17,14 @@ pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
 import sparsefield as sf
+from sparsefield.data import formats
+from sparsefield.inference.loading import load
 from sparsefield.web import app as web
 from sparsefield.web.app import build_app
 from sparsefield.web.aside import Aside
 from sparsefield.web.models import Models
 from sparsefield.web.samples import SAMPLES
+from sparsefield.web.uploads import KEPT
 from sparsefield.web.work import Tools
 
 HEIGHT, WIDTH = 12, 17
@@ -354,6 +358,43 @@ def test_who_goes_away_while_they_send_leaves_nothing(path, tmp_path, monkeypatc
     assert all(message.get("status", 400) == 400 for message in sent)
     assert not list(tmp_path.rglob("*.png"))
     app.state.server.close()
+
+
+def test_a_job_that_waits_keeps_its_file():
+    gate = threading.Event()
+
+    def wait(name):
+        assert gate.wait(60)
+        return load(name)
+
+    with TestClient(build_app(tools=Tools(models=Models(wait)))) as client:
+        first, second = (submit(client, png(mask())).json() for _ in range(2))
+        for _ in range(KEPT + 1):
+            client.post("/api/uploads?name=a.png", content=png(mask()))
+        gate.set()
+        assert [result(client, job)["state"] for job in (first, second)] == ["done", "done"]
+
+
+def test_files_are_let_go_when_nobody_needs_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with TestClient(build_app()) as client:
+        for _ in range(KEPT + 1):
+            client.post("/api/uploads?name=a.png", content=png(mask()))
+        for size in ([], [1, 2, 3]):  # done, failed
+            result(client, submit(client, png(mask()), size=size).json())
+        assert len(list(tmp_path.rglob("*.png"))) == KEPT
+
+
+def test_only_what_can_be_written_is_offered(client, monkeypatch):
+    offered = client.get("/api/options").json()["outputs"]
+    assert ".npz" in offered and ".zarr" not in offered
+    job = submit(client, png(mask())).json()
+    result(client, job)
+    for suffix in offered:
+        assert client.get(f"/api/jobs/{job['id']}/field{suffix}").status_code == 200, suffix
+    assert client.get(f"/api/jobs/{job['id']}/field.zarr").status_code == 404
+    monkeypatch.setattr(formats, "find_spec", lambda package: package != "netCDF4")
+    assert ".nc" not in client.get("/api/options").json()["outputs"]
 
 
 def test_the_files_go_with_the_server(tmp_path, monkeypatch):

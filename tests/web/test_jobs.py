@@ -108,6 +108,26 @@ def test_jobs_are_their_owners_and_old_ones_go(queue):
     assert queue.find("a", jobs[0].id) is None
 
 
+def test_many_jobs_of_one_user_do_not_cost_another_the_result(queue):
+    first = queue.submit("a", lambda job: "only")
+    finish(first)
+    for _ in range(KEPT + 5):
+        finish(many := queue.submit("b", lambda job: "one of many"))
+        queue.submit("b", lambda job: "never").cancel()
+    finish(queue.submit("c", lambda job: None))
+    assert queue.find("a", first.id).result == "only"
+    assert queue.find("b", many.id).result == "one of many"
+
+
+def test_what_ended_last_stays_however_long_ago_it_was_asked_for(queue, gate):
+    _, last = (queue.submit("a", lambda job: None) for _ in range(2))
+    others = [queue.submit(f"b{number}", lambda job: None) for number in range(KEPT)]
+    gate.set()
+    finish(last, *others)
+    queue.submit("c", lambda job: None)
+    assert queue.find("a", last.id) is last
+
+
 def test_closing_cancels_what_waits(queue, gate):
     job = queue.submit("a", lambda job: None)
     gate.set()

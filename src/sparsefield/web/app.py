@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 
 from sparsefield.core.errors import InputError
 from sparsefield.core.version import code_version
-from sparsefield.data.formats import suffixes
+from sparsefield.data.formats import Task, handlers
 from sparsefield.web.jobs import Busy, Job, JobQueue
 from sparsefield.web.samples import SAMPLES, sample
 from sparsefield.web.uploads import MOST_PIXELS, Upload, Uploads
@@ -160,8 +160,8 @@ class Server:
             {
                 "models": bundled_names(),
                 "samples": list(SAMPLES),
-                "inputs": suffixes("observation"),
-                "outputs": suffixes("field"),
+                "inputs": _possible("observation"),
+                "outputs": _possible("field"),
                 "most_samples": MOST_SAMPLES,
                 "most_pixels": MOST_PIXELS,
                 "most_bytes": MOST_BYTES,
@@ -305,9 +305,15 @@ async def _body(request: HTTPRequest) -> bytes:
     return b"".join(parts)
 
 
+def _possible(task: Task) -> list[str]:
+    """Return the suffixes of single files for which all packages are there."""
+    found = [each for each in handlers(task) if not each.folders and not each.lacks()]
+    return [suffix for each in found for suffix in each.suffixes]
+
+
 def _written(field: Any, suffix: str) -> bytes:
-    if suffix not in suffixes("field"):
-        raise Missing(f"no '{suffix}' here; fields are written as {', '.join(suffixes('field'))}")
+    if suffix not in (known := _possible("field")):
+        raise Missing(f"no '{suffix}' here; fields are written as {', '.join(known)}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"field{suffix}"
         field.save(path)

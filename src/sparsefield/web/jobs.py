@@ -1,15 +1,17 @@
 """One worker and a fair queue: jobs of several users take turns, and can be cancelled."""
 
+import math
 import threading
-from collections import OrderedDict, deque
+import time
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from secrets import token_urlsafe
 from typing import Any
 
 from sparsefield.core.errors import InputError
 
-# Jobs that a user, and that all users, may have waiting; finished jobs that are kept.
-WAITING_PER_USER, WAITING, KEPT = 4, 64, 24
+# Jobs that a user, and that all users, may have waiting; results that are kept, and jobs without.
+WAITING_PER_USER, WAITING, KEPT, KEPT_EMPTY = 4, 64, 24, 256
 
 
 class Cancelled(Exception):
@@ -25,7 +27,7 @@ class Job:
 
     Args:
         owner: Who asked.
-        work: Called with the job; its result is kept.
+        work: Called with the job; its result is kept, and it is let go.
 
     Attributes:
         state: "queued", "running", "done", "failed" or "cancelled".
@@ -33,13 +35,16 @@ class Job:
         share: How much of it is done, from 0 to 1.
         result: What the work returned.
         error: Why it failed, in one line.
+        ended_at: When it ended, on the monotonic clock.
     """
 
     def __init__(self, owner: str, work: Callable[["Job"], Any]) -> None:
-        self.id, self.owner, self.work = token_urlsafe(12), owner, work
+        self.id, self.owner = token_urlsafe(12), owner
+        self._work: Callable[[Job], Any] | None = work
         self.state, self.doing, self.share = "queued", "waiting", 0.0
         self.result: Any = None
         self.error = ""
+        self.ended_at = math.inf
         self._cancelled = threading.Event()
 
     @property
@@ -65,23 +70,35 @@ class Job:
         """Ask the work to end, or not to begin."""
         self._cancelled.set()
         if self.state == "queued":
-            self.state = "cancelled"
+            self._end("cancelled")
 
     def run(self) -> None:
         """Do the work, whatever becomes of it."""
+        work = self._work
         try:
             self.check()
+            assert work is not None, "only a cancelled job has none"
             self.state = "running"
-            self.result = self.work(self)
-            self.share, self.state = 1.0, "done"
+            self.result = work(self)
+            self.share = 1.0
+            self._end("done")
         except Cancelled:
-            self.state = "cancelled"
+            self._end("cancelled")
         except InputError as error:
-            self.error, self.state = str(error), "failed"
+            self._end("failed", str(error))
         except MemoryError:
-            self.error, self.state = "not enough memory; ask for a smaller field", "failed"
+            self._end("failed", "not enough memory; ask for a smaller field")
         except Exception as error:  # the worker goes on, and the page says what happened
-            self.error, self.state = f"{type(error).__name__}: {error}", "failed"
+            self._end("failed", f"{type(error).__name__}: {error}")
+
+    def _end(self, state: str, error: str = "") -> None:
+        """Let go of the work, and of the file that it holds."""
+        self._work, self.error, self.ended_at = None, error, time.monotonic()
+        self.state = state  # last: who sees it finds all else in place
+
+
+def _when(job: Job) -> float:
+    return job.ended_at
 
 
 class JobQueue:
@@ -161,10 +178,19 @@ class JobQueue:
             raise Busy("too many jobs are waiting; try again in a minute")
 
     def _forget(self) -> None:
-        """Let go of the oldest finished jobs and their results."""
-        ended = [job for job in self._jobs.values() if job.ended]
-        for job in ended[: max(0, len(ended) - KEPT)]:
-            del self._jobs[job.id]
+        """Let go of jobs that ended: of those who have most, those that ended first.
+
+        One user's many results never cost another the only one, which may not be fetched yet.
+        """
+        ended = sorted((job for job in self._jobs.values() if job.ended), key=_when)
+        results = [job for job in ended if job.state == "done"]
+        others = [job for job in ended if job.state != "done"]
+        for jobs, most in ((results, KEPT), (others, KEPT_EMPTY)):
+            while len(jobs) > most:
+                counts = Counter(job.owner for job in jobs)
+                job = next(job for job in jobs if counts[job.owner] == max(counts.values()))
+                jobs.remove(job)
+                del self._jobs[job.id]
 
     def _work(self) -> None:
         while (job := self._next()) is not None:

@@ -3,6 +3,7 @@
 import io
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,11 +155,11 @@ class Uploads:
         path = Path(self._folder.name) / f"{key}{suffix}"
         path.write_bytes(data)
         upload = Upload(key, owner, plain, path)
+        weakref.finalize(upload, path.unlink, missing_ok=True)  # a job may hold it for longer
         with self._lock:
             self._files[key] = upload
             while len(self._files) > KEPT:
-                _, oldest = self._files.popitem(last=False)
-                oldest.path.unlink(missing_ok=True)
+                self._files.popitem(last=False)
         return upload
 
     def find(self, owner: str, name: str) -> Upload | None:

@@ -40,6 +40,10 @@ class Handler(NamedTuple):
         found: Callable[..., Any] = getattr(import_module(module), name)
         return found
 
+    def lacks(self) -> str:
+        """Return a package that it needs and that is not installed; nothing if all are there."""
+        return next((package for package in self.requires if not find_spec(package)), "")
+
 
 class Format(NamedTuple):
     """What can be done with one kind of file; None is what cannot.
@@ -196,9 +200,8 @@ def need_handler(path: Path, task: Task) -> Handler:
         *others, last = suffixes(task)
         known = f"{', '.join(others)} or {last}" if others else last
         raise InputError(f"cannot {_PURPOSES[task].format(path)}: the suffix must be {known}")
-    for package in handler.requires:
-        if not find_spec(package):
-            raise InputError(f"{path} needs the package {package}: install sparsefield[geo]")
+    if package := handler.lacks():
+        raise InputError(f"{path} needs the package {package}: install sparsefield[geo]")
     return handler
 
 
