@@ -161,7 +161,7 @@ def test_a_volume_leaves_no_field(page, tmp_path):
 def test_columns_are_asked_for_until_they_are_right(page, tmp_path):
     cat(page)
     rows = "\n".join(f"{i},{i * i % 7},{i % 5}" for i in range(20))
-    (tmp_path / "odd.csv").write_text(f"a,b,c\n{rows}\n")
+    (tmp_path / "odd.csv").write_text(f"a,b,c\n{rows}\n3,3,\n4,4,NA\n")
     page.set_input_files("#file", tmp_path / "odd.csv")
     given(page, "odd.csv: columns a, b, c")
     assert nothing_to_reconstruct(page) and "Name the columns" in page.inner_text("#error")
@@ -171,7 +171,7 @@ def test_columns_are_asked_for_until_they_are_right(page, tmp_path):
     assert nothing_to_reconstruct(page)
     page.fill("#coords", "a, b")
     page.get_by_role("button", name="Use these columns").click()
-    given(page, "odd.csv: 20 stations of c over a and b")
+    given(page, "odd.csv: 20 stations of c over a and b; 2 rows have no value")
     assert page.is_enabled("#run") and page.locator("#error").is_hidden()
 
 

@@ -70,18 +70,16 @@ class Upload:
 
     def _describe_points(self) -> dict[str, Any]:
         """Return the columns of a table, and its stations if their names say which is which."""
-        facts: dict[str, Any] = {"kind": "points", "columns": self._columns()}
+        facts: dict[str, Any] = {"kind": "points", "columns": [], "rows": 0}
+        if find_handler(self.path, "observation") == FORMATS["table"].observation:
+            table = read_table(self.path)
+            facts |= {"columns": table.names, "rows": len(table.lines)}
         try:
             return facts | self.stations(Request())
         except InputError as error:
             if not facts["columns"]:
                 raise
             return facts | {"hint": str(self.explain(error))}
-
-    def _columns(self) -> list[str]:
-        if find_handler(self.path, "observation") != FORMATS["table"].observation:
-            return []
-        return read_table(self.path).names
 
     def picture(self) -> Image.Image:
         """Return the pixels, reduced to what a page shows, with unknown ones transparent.

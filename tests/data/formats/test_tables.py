@@ -205,6 +205,13 @@ def test_roles_of_columns_are_guessed_and_said(tmp_path, caplog):
     assert "Latitude from" in said and "one hour of time counts" in said
 
 
+def test_rows_without_a_value_are_counted_aloud(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "sparsefield.data"):
+        obs = read_text(tmp_path, "y,x,v\n0,1,2\n1,0,\n1,3,NA\n2,2,5\n3,1,4\n")
+    assert obs.count == 3
+    assert "2 of 5 rows have no value" in caplog.text
+
+
 def test_times_count_as_much_as_the_settings_say(tmp_path):
     scaled = read_text(tmp_path, STATIONS, time_scale=12.5)
     assert scaled.frame.scales == (12.5, 1, 1)

@@ -18,7 +18,7 @@ from sparsefield.data.formats.flat import flat_columns
 from sparsefield.data.formats.guard import readable
 from sparsefield.data.formats.moments import count_hours
 from sparsefield.data.formats.placing import Axes, place
-from sparsefield.data.formats.reading import Reading
+from sparsefield.data.formats.reading import LOGGER, Reading
 from sparsefield.data.formats.texts import split_cells
 from sparsefield.data.observation import Observation
 
@@ -160,6 +160,8 @@ def _observed(table: Table, values: np.ma.MaskedArray, roles: Roles) -> np.ndarr
     seen = np.asarray(~missing.all(axis=1))
     if not seen.any():
         raise InputError(f"{table.path}: no row is a measurement; at least one point is needed")
+    if not seen.all():
+        LOGGER.info("%s: %d of %d rows have no value", table.path, (~seen).sum(), len(seen))
     return seen
 
 

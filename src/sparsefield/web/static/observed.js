@@ -159,10 +159,11 @@ export class Stations {
   rows = 64;
   columns = 64;
 
-  constructor({ name, axes, units, places, values, low, high, quantities }) {
+  constructor({ name, axes, units, places, values, low, high, quantities, rows }) {
     this.name = name.replace(/\.[^.]*$/, "") + ".csv";
     Object.assign(this, { axes, units, low, high });
     this.stations = places.map((place, i) => ({ place, value: values[i] }));
+    this.empty = Math.max(0, rows - places.length);
     const plain = quantities.length && quantities.every((q) => q && !axes.includes(q));
     this.names = plain ? quantities : (values[0] ?? [0]).map((_, i) => `value ${i + 1}`);
     // an axis that points east is drawn to the right, the other one upwards, rows of arrays down
@@ -208,7 +209,8 @@ export class Stations {
   }
 
   describe() {
-    return `${this.stations.length} stations of ${this.names[0]} over ${this.axes.join(" and ")}`;
+    const empty = this.empty && `; ${this.empty} ${this.empty === 1 ? "row has" : "rows have"} no value`;
+    return `${this.stations.length} stations of ${this.names[0]} over ${this.axes.join(" and ")}${empty || ""}`;
   }
 
   lacks() {
