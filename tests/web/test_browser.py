@@ -158,6 +158,10 @@ def test_stations_are_read_added_and_removed(page):
     assert page.locator("figcaption span").all_inner_texts()[1] == "universal: mean"
     page.locator("figure canvas").nth(1).hover(position={"x": 100, "y": 90})
     assert "lon" in page.inner_text("#readout")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    header, *rows = download.value.path().read_text().splitlines()
+    assert {"lat", "lon"} <= set(header.split(",")) and len(rows) == 48 * 40
     keep(page, "stations")
 
 

@@ -519,8 +519,11 @@ function stop() {
 }
 
 function offerDownloads(id) {
-  const names = { ".npz": "NPZ", ".png": "PNG", ".nc": "NetCDF" };
-  const possible = options.outputs.filter((s) => s in names && (s !== ".png" || state.observed.kind === "image"));
+  const names = {
+    image: { ".npz": "NPZ", ".png": "PNG", ".nc": "NetCDF" },
+    points: { ".npz": "NPZ", ".csv": "CSV", ".nc": "NetCDF" },
+  }[state.observed.kind];
+  const possible = options.outputs.filter((suffix) => suffix in names);
   $("downloads").replaceChildren(
     ...possible.map((suffix) => {
       const link = document.createElement("a");
