@@ -7,7 +7,7 @@ import torch
 
 from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Backbone, Query
-from sparsefield.flow.flow import FIRST_TIME, OF_NOISE, PREDICTIONS, Flow
+from sparsefield.flow.flow import FIRST_TIME, MEAN_TIME, OF_NOISE, PREDICTIONS, Flow
 from sparsefield.flow.path import PATHS, build_path
 from sparsefield.flow.residual import interpolate, standardise
 from sparsefield.samplers import SAMPLERS, build_sampler
@@ -57,8 +57,8 @@ def moments(name, steps, path, backbone):
     return ends[0].item(), (ends[1] - ends[0]).item() ** 2
 
 
-def at_first_time(path):
-    c = build_path(path).coefficients(torch.tensor(FIRST_TIME).double())
+def coefficients(path, t):
+    c = build_path(path).coefficients(torch.tensor(t).double())
     return c.alpha.item(), c.sigma.item()
 
 
@@ -67,7 +67,7 @@ def at_first_time(path):
 @every_name
 def test_samples_have_the_mean_and_the_variance_of_the_data(name, prediction, path):
     """The start is N(0, sigma² + alpha²); that of the data is N(alpha m, sigma² + alpha² s²)."""
-    alpha, sigma = at_first_time(path)
+    alpha, sigma = coefficients(path, FIRST_TIME)
     spread = math.hypot(sigma, alpha * SCALE)
     mean, variance = moments(name, 800, path, Oracle(prediction, path))
     if not SAMPLERS[name.partition(":")[0]].stochastic or name == "ddim":
@@ -94,18 +94,23 @@ def test_a_prediction_off_by_a_hundredth_moves_samples_by_some_hundredths(
 
 @every_path
 @of_noise
-def test_the_posterior_mean_is_read_at_the_first_time(prediction, path):
-    alpha, sigma = at_first_time(path)
+def test_the_posterior_mean_is_read_where_errors_of_the_noise_count_little(prediction, path):
+    """It is E[x_1 | x_t] for x_t ~ N(0, sigma² + alpha²), whatever the data; off by a fifth."""
+    alpha, sigma = coefficients(path, MEAN_TIME)
     x_0 = torch.randn(4, 9, 1).double()
     query = Query(torch.zeros(4, 9, 2), Observation(torch.zeros(4, 1, 2), torch.zeros(4, 1, 1)))
-    means = [
+    exact, off = (
         Flow(Oracle(prediction, path, shift=shift), prediction, build_path(path)).posterior_mean(
             x_0, query, "prepared"
         )
         for shift in (0.0, 0.01)
-    ]
-    assert (means[0] - MEAN).abs().max() < 0.05 * SCALE
-    torch.testing.assert_close(means[0] - means[1], torch.full_like(x_0, 0.01 * sigma / alpha))
+    )
+    gain = alpha * SCALE**2 / (sigma**2 + (alpha * SCALE) ** 2)
+    expected = MEAN + gain * (math.hypot(sigma, alpha) * x_0 - alpha * MEAN)
+    torch.testing.assert_close(exact, expected)
+    assert (exact - MEAN).square().mean().sqrt() < 0.2 * SCALE
+    torch.testing.assert_close(exact - off, torch.full_like(x_0, 0.01 * sigma / alpha))
+    assert sigma / alpha < 4.001
 
 
 class Fixed(Backbone):

@@ -19,9 +19,10 @@ from sparsefield.flow.residual import (
     standardise,
 )
 
-# Predictions that say nothing of the data at t = 0, and the time at which they are first read.
+# Predictions that say nothing of the data at t = 0, the time at which samplers first read them,
+# and that of the posterior mean.
 OF_NOISE = ("noise", "score")
-FIRST_TIME = 0.02
+FIRST_TIME, MEAN_TIME = 0.02, 0.2
 
 # Smallest divisors: at the ends of the path a quantity that the prediction does not determine
 # is finite instead of infinite. Samplers do not evaluate there. A residual may be a millionth of
@@ -118,8 +119,9 @@ class Flow(nn.Module):
     the distribution of :math:`x_\tau` for Gaussian data of mean m and standard deviation s: those
     of the residual's interpolation, or m = 0 and s = 1/k. Where they are not those of the data,
     samples have a mean that is off by about :math:`\alpha_\tau` times the difference, in units
-    of their own standard deviation. An error of the predicted noise still is
-    :math:`\sigma_\tau / \alpha_\tau` times as large in the posterior mean.
+    of their own standard deviation. In the data estimate an error of the predicted noise is
+    :math:`\sigma / \alpha` times as large. Samplers forgive that, the posterior mean does not:
+    it is read later, at `mean_time`, in the state that the same equation has there.
 
     References:
         Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
@@ -137,8 +139,10 @@ class Flow(nn.Module):
         residual: Interpolation whose residual the backbone predicts, a name in RESIDUALS.
 
     Attributes:
-        first_time: Time at which samplers and the posterior mean start and from which on it is
-            trained: FIRST_TIME for noise and score, 0 for the other predictions.
+        first_time: Time at which samplers start and from which on it is trained: FIRST_TIME for
+            noise and score, 0 for the other predictions.
+        mean_time: Time at which the posterior mean is read: MEAN_TIME for noise and score, 0 for
+            the other predictions.
 
     Raises:
         InputError: The prediction is not in PREDICTIONS, or the residual not in RESIDUALS.
@@ -166,7 +170,8 @@ class Flow(nn.Module):
         self.time_shift = time_shift
         self.noise = noise or LatticeNoise()
         self.residual = residual
-        self.first_time = FIRST_TIME if prediction in OF_NOISE else 0.0
+        late = prediction in OF_NOISE
+        self.first_time, self.mean_time = (FIRST_TIME, MEAN_TIME) if late else (0.0, 0.0)
 
     def shift(self, u: Tensor) -> Tensor:
         """Move uniform times u in [0, 1] towards the data by `time_shift`."""
@@ -178,12 +183,16 @@ class Flow(nn.Module):
 
     def start(self, x_0: Tensor, query: Query, prepared: Any = None) -> Tensor:
         """Return the state (B, L, C) at `first_time` that starts from source noise (B, L, C)."""
-        if self.first_time == 0:
+        return self._guess(x_0, self.first_time, query, prepared)
+
+    def _guess(self, x_0: Tensor, time: float, query: Query, prepared: Any) -> Tensor:
+        """Return a state of data of which the interpolation is all that is known."""
+        if time == 0:
             return x_0
         mean, size = 0.0, 1 / self.time_shift
         if self.residual != "none":
             mean, size = (self.prepare(query) if prepared is None else prepared).around
-        c = self._coefficients(x_0, self._first_times(x_0))
+        c = self._coefficients(x_0, _times(x_0, time))
         return c.alpha * mean + (c.sigma**2 + (c.alpha * size) ** 2).sqrt() * x_0
 
     def encode(self, obs: Observation) -> Any:
@@ -259,13 +268,14 @@ class Flow(nn.Module):
         """Return E[x_1 | observations] (B, L, C): the data estimate at t = 0, one evaluation.
 
         At t = 0 the state is pure noise x_0 (B, L, C) and carries no information on the data.
-        Predictions of noise and score are read at `first_time`, where it carries next to none.
+        Predictions of noise and score are read at `mean_time`, where it carries little.
         """
-        start = self.start(x_0, query, prepared)
-        return self.denoise(start, self._first_times(x_0), query, prepared)
-
-    def _first_times(self, x_0: Tensor) -> Tensor:
-        return torch.full_like(x_0[:, 0, 0], self.first_time)
+        state = self._guess(x_0, self.mean_time, query, prepared)
+        return self.denoise(state, _times(x_0, self.mean_time), query, prepared)
 
     def _coefficients(self, x_t: Tensor, t: Tensor) -> Coefficients:
         return self.path.coefficients(t[:, None, None].to(x_t.dtype))
+
+
+def _times(x_0: Tensor, t: float) -> Tensor:
+    return torch.full_like(x_0[:, 0, 0], t)
