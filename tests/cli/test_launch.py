@@ -39,6 +39,16 @@ def test_one_process_of_torchrun_is_like_none(process, capsys):
     assert "nowhere.csv" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["--completion", "bash"]])
+def test_only_the_leader_answers(arguments, process, capsys):
+    process(1)
+    assert main(arguments) == 0
+    assert capsys.readouterr() == ("", "")
+    process(0)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out
+
+
 BAD = {
     "command": ["frobnicate"],
     "preset": ["train", "nonsense"],

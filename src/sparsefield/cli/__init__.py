@@ -75,17 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
+        _say(_help())
         return 0
     name, *rest = arguments
     if name == "--version":
-        print(_version())
+        _say(_version())
         return 0
     if name == "--completion":
         from sparsefield.cli.completion import completion
 
         modules = {name: module for name, (module, _) in COMMANDS.items()}
-        print(completion(rest[0] if rest else "", modules))
+        _say(completion(rest[0] if rest else "", modules))
         return 0
     if name not in COMMANDS:
         raise unknown_name("command", name, list(COMMANDS))
@@ -163,6 +163,11 @@ def _print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _say(text: str) -> None:
+    if leads():
+        print(text)
 
 
 def _version() -> str:
