@@ -62,3 +62,18 @@ def test_a_page_of_one_day_has_one_day(script):
     lines = script("era5").section("moving", found, found)
     assert lines[2].startswith("1 field of t2m on 1 day, seed 0")
     assert lines[-1] == "| kriging | 0.500 |  | 0.250 |  |  | 0.500 | 0.250 |"
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs" / "results").glob("*.md")), ids=lambda p: p.stem
+)
+def test_a_page_quotes_what_its_results_say(script, page):
+    text = page.read_text()
+    assert script("pages").quote(text) == text
+
+
+def test_the_page_of_resilience_shows_its_results(script, monkeypatch):
+    pytest.importorskip("httpx")
+    monkeypatch.setattr("sys.argv", ["resilience.py", "--check"])
+    assert script("resilience").main() == 0
+    assert script("pages").read("resilience")["soak"]["faults"] == []
