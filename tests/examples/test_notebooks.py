@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
-KILOBYTES = {"objectives": 400}
+KILOBYTES = {"objectives": 400, "prototypes": 600}
 # Folders of whoever executed a notebook.
 OWN_PATHS = re.compile(r"/home/|/root/|/tmp/|/work/|/Users/|/private/|[A-Z]:\\\\|site-packages")
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
