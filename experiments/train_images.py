@@ -2,7 +2,7 @@
 
     python experiments/train_images.py RUN --data FOLDER --until 70 --decay 0.35
     python experiments/train_images.py RUN --data FOLDER --stage flow --until 20 --decay 0.3
-    python experiments/train_images.py RUN --bundle FILE.safetensors
+    python experiments/train_images.py RUN --bundle FILE.safetensors [--start FILE]
 
 FOLDER holds `cifar10` and `tiny_imagenet` in the Hugging Face layout, and `cifar10_lossless`,
 whose first 500 images are only looked at, for the curve. Times are minutes of one thread. A run
@@ -30,7 +30,7 @@ from sparsefield.data.masks import observed_indices
 from sparsefield.data.normalize import Normalizer
 from sparsefield.data.observation import Observation
 from sparsefield.flow.backbone import Query
-from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, save_checkpoint
+from sparsefield.inference.checkpoint import ModelSpec, load_checkpoint, read_spec, save_checkpoint
 from sparsefield.models.unet import Condition, UNetHybrid
 
 SHIFT = 7.0  # of the flow's times towards the data, as `ModelSpec.time_shift`
@@ -61,9 +61,10 @@ class Photographs:
             picture = self._part(side)
         return self._turned(picture.astype(np.float32))
 
-    def whole(self) -> np.ndarray:
-        """Return a picture of 64 x 64."""
-        return self._turned(self._any(self.large).astype(np.float32))
+    def wholes(self, count: int) -> Tensor:
+        """Return pictures (B, 3, 64, 64) in [-1, 1]."""
+        pictures = [self._any(self.large).astype(np.float32) for _ in range(count)]
+        return _normalised([self._turned(picture) for picture in pictures])
 
     def batch(self, side: int, count: int) -> tuple[Tensor, Tensor]:
         """Return pictures (B, 3, H, W) in [-1, 1] and which pixels are seen (B, 1, H, W)."""
@@ -107,7 +108,8 @@ def points(pictures: Tensor) -> Tensor:
 
 def centres(pictures: Tensor) -> Tensor:
     """Return the coordinates (B, L, 2) of the pixels."""
-    return cell_centres(pictures.shape[-2:]).expand(len(pictures), -1, -1)
+    here = cell_centres(pictures.shape[-2:], device=pictures.device)
+    return here.expand(len(pictures), -1, -1)
 
 
 def mean_loss(model: UNetHybrid, data: Photographs, size: int) -> tuple[Tensor, int]:
@@ -120,16 +122,16 @@ def mean_loss(model: UNetHybrid, data: Photographs, size: int) -> tuple[Tensor, 
 
 def fine_loss(model: UNetHybrid, data: Photographs, size: int) -> tuple[Tensor, int]:
     """Return the loss between the centres: of means over cells as observed, or over finer ones."""
-    pictures = _normalised([data.whole() for _ in range(size)])
+    pictures = data.wholes(size)
     scale = int(data.rng.choice([2, 2, 4]))
     coarse = F.avg_pool2d(pictures, scale)
     if data.rng.random() < 0.5:
-        target, cell, places = pictures, 1 / scale, cell_centres((64, 64))
+        target, cell, places = pictures, 1 / scale, centres(pictures)[0]
     else:
         target, cell = F.avg_pool2d(pictures, scale, 1), 1.0
-        line = -1 + (2.0 * torch.arange(target.shape[-1]) + scale) / 64
+        line = -1 + (2.0 * torch.arange(target.shape[-1], device=target.device) + scale) / 64
         places = torch.cartesian_prod(line, line)
-    pick = torch.from_numpy(data.rng.choice(len(places), 1024, replace=False))
+    pick = torch.from_numpy(data.rng.choice(len(places), 1024, replace=False)).to(places.device)
     at, truth = places[pick].expand(size, -1, -1), points(target)[:, pick]
     seen = data.masks(coarse.shape[-1], size)
     weight = torch.ones_like(truth[..., :1])
@@ -145,9 +147,9 @@ def _trunk_loss(
     cell: float = 1.0,
 ) -> Tensor:
     """Return the logarithm of each picture's error, and the likelihood of its size."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(at.device.type, torch.bfloat16):
         encoded = model.interpolator.encode(*given)
-        mean, size = model.interpolator(encoded, at, torch.full((len(at),), cell))
+        mean, size = model.interpolator(encoded, at, at.new_full((len(at),), cell))
     left, size = (mean - truth) / encoded.std, size / encoded.std
     error = (left.square().mean(-1, keepdim=True) * weight).sum((1, 2)) / weight.sum((1, 2))
     surprise = (left.detach() / size).square().clamp_max(400) / 2 + size.log()
@@ -159,19 +161,21 @@ def flow_loss(model: UNetHybrid, data: Photographs, size: int) -> tuple[Tensor, 
     """Return the error of the denoiser's correction and the likelihood of the mean's error."""
     side, count = (64, size // 4) if data.rng.random() < BIG else (32, size)
     pictures, seen = data.batch(side, count)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    kind = pictures.device.type
+    with torch.no_grad(), torch.autocast(kind, torch.bfloat16):
         encoded = model.interpolator.encode(pictures, seen)
-    mean, scale = model.interpolator(encoded, centres(pictures), torch.ones(count))
+    mean, scale = model.interpolator(encoded, centres(pictures), pictures.new_ones(count))
     condition = Condition(mean.detach(), scale.detach(), encoded)
     missing, truth = points(1 - seen), points(pictures)
     surprise = ((truth - mean) / scale).square().clamp_max(400) / 2 + scale.log()
     likelihood = (surprise * (missing + 0.02)).sum() / missing.sum() / truth.shape[-1]
-    u = (torch.arange(count) + float(data.rng.random())) / count * 0.998 + 0.001
+    steps = torch.arange(count, device=pictures.device)
+    u = (steps + float(data.rng.random())) / count * 0.998 + 0.001
     t = SHIFT * u / (1 + (SHIFT - 1) * u)
     time_of = t[:, None, None]
     state = time_of * truth + (1 - time_of) * torch.randn_like(truth)
     query = Query(centres(pictures), Observation(truth[:, :1, :2], truth[:, :1]))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(kind, torch.bfloat16):
         found = model(state, t, query, condition)
     signal, noise = (time_of * condition.size).square(), (1 - time_of).square()
     unit = condition.size * (noise / (signal + noise)).sqrt()
@@ -182,9 +186,11 @@ def flow_loss(model: UNetHybrid, data: Photographs, size: int) -> tuple[Tensor, 
 class Run:
     """Weights, their average, and optimisers, which go on where they were stopped."""
 
-    def __init__(self, folder: Path, stage: str, lr: float, matrix_lr: float) -> None:
+    def __init__(
+        self, folder: Path, stage: str, lr: float, matrix_lr: float, device: str = "cpu"
+    ) -> None:
         self.folder, self.stage = folder, stage
-        self.model = UNetHybrid(**SETTINGS).to(memory_format=torch.channels_last)
+        self.model = UNetHybrid(**SETTINGS).to(device, memory_format=torch.channels_last)
         part = self.model.interpolator if stage == "trunk" else self.model.denoiser
         self.model.requires_grad_(False)
         size = nn.ModuleList(
@@ -205,16 +211,16 @@ class Run:
         self.images = self.step = 0
         self.seconds = 0.0
         if (state := folder / f"{stage}.pt").exists():
-            self._load(torch.load(state, weights_only=True))
+            self._load(torch.load(state, device, weights_only=True))
         elif (trunk := folder / "trunk.pt").exists():
-            self.average = torch.load(trunk, weights_only=True)["average"]
+            self.average = torch.load(trunk, device, weights_only=True)["average"]
             self.model.load_state_dict(self.average)
 
     def start_from(self, path: Path) -> None:
         """Begin with the weights of a checkpoint."""
         flow, _ = load_checkpoint(path)
-        self.average = {k: v.clone() for k, v in flow.backbone.state_dict().items()}
-        self.model.load_state_dict(self.average)
+        self.model.load_state_dict(flow.backbone.state_dict())
+        self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
 
     def advance(self, loss: Tensor, images: int, factor: float) -> None:
         """Take one step."""
@@ -263,17 +269,20 @@ def _is_inner(name: str, weight: Tensor) -> bool:
 @torch.no_grad()
 def score(model: UNetHybrid, average: dict[str, Tensor], folder: Path) -> dict[str, float]:
     """Return the mean PSNR of 500 images at three densities, with averaged weights."""
-    looked_at = UNetHybrid(**SETTINGS).to(memory_format=torch.channels_last)
+    device = next(iter(average.values())).device
+    looked_at = UNetHybrid(**SETTINGS).to(device, memory_format=torch.channels_last)
     looked_at.load_state_dict(average)
-    pictures = _normalised(list(open_dataset(folder / "cifar10_lossless", limit=500).values))
+    known = open_dataset(folder / "cifar10_lossless", limit=500).values
+    pictures = _normalised(list(known)).to(device)
     found = {}
     for density in (0.05, 0.2, 0.5):
         seen = torch.zeros(len(pictures), 1024)
         for item in range(len(pictures)):
             seen[item, observed_indices(1024, density, 0, "validation", item)] = 1
-        seen = seen.view(-1, 1, 32, 32)
+        seen = seen.view(-1, 1, 32, 32).to(device)
         encoded = looked_at.interpolator.encode(pictures, seen)
-        mean, _ = looked_at.interpolator(encoded, centres(pictures), torch.ones(len(pictures)))
+        ones = pictures.new_ones(len(pictures))
+        mean, _ = looked_at.interpolator(encoded, centres(pictures), ones)
         guess = mean.transpose(1, 2).reshape(pictures.shape).clamp(-1, 1)
         error = ((torch.where(seen > 0, pictures, guess) - pictures) / 2).square()
         psnr = -10 * torch.log10(error.mean((1, 2, 3)))
@@ -281,14 +290,18 @@ def score(model: UNetHybrid, average: dict[str, Tensor], folder: Path) -> dict[s
     return found
 
 
-def train(options: argparse.Namespace) -> None:
-    """Train a stage until its minutes are spent."""
-    run = Run(options.run, options.stage, options.lr, options.matrix_lr)
+def train(options: argparse.Namespace, data: Photographs | None = None) -> None:
+    """Train a stage until its minutes are spent, of one thread or, on a GPU, of the clock."""
+    run = Run(options.run, options.stage, options.lr, options.matrix_lr, options.device)
     if options.start and not run.step:
         run.start_from(options.start)
-    data = Photographs(options.data, [options.seed, run.images])
+    if options.device != "cpu":
+        for net in (run.model.interpolator.trunk, run.model.denoiser.net):
+            net.compile(dynamic=False)
+    data = data or Photographs(options.data, [options.seed, run.images])
     torch.manual_seed(options.seed * 1_000_003 + run.images)
-    budget, spent, mark, noted = 60 * options.until, run.seconds, time.process_time(), run.seconds
+    clock = time.process_time if options.device == "cpu" else time.monotonic
+    budget, spent, mark, noted = 60 * options.until, run.seconds, clock(), run.seconds
     loss_of = {"trunk": mean_loss, "flow": flow_loss}[options.stage]
     average_loss = 0.0
     while run.seconds < budget:
@@ -298,7 +311,7 @@ def train(options: argparse.Namespace) -> None:
         loss, images = (fine_loss if fine else loss_of)(run.model, data, options.batch)
         run.advance(loss, images, factor)
         average_loss += 0.02 * (float(loss.detach()) - average_loss)
-        run.seconds = spent + time.process_time() - mark
+        run.seconds = spent + clock() - mark
         if run.seconds - noted > 60 or run.seconds >= budget:
             noted = run.seconds
             line = {"stage": options.stage, "minutes": round(run.seconds / 60, 2)}
@@ -311,14 +324,18 @@ def train(options: argparse.Namespace) -> None:
             run.save()
 
 
-def bundle(folder: Path, path: Path) -> None:
-    """Write the averaged weights of both stages with their curve."""
+def bundle(folder: Path, path: Path, start: Path | None) -> None:
+    """Write the averaged weights of both stages with their curve, after that of the start."""
     stage = "flow" if (folder / "flow.pt").exists() else "trunk"
-    state = torch.load(folder / f"{stage}.pt", weights_only=True)
+    state = torch.load(folder / f"{stage}.pt", "cpu", weights_only=True)
     curve = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     last = {line["stage"]: line for line in curve}
     stages = [_stage(line) for line in last.values()]
-    card = {"training": stages, "curve": curve}
+    before = read_spec(start).card if start else {}
+    card = {
+        "training": [*before.get("training", []), *stages],
+        "curve": [*before.get("curve", []), *curve],
+    }
     spec = ModelSpec(
         "unet", SETTINGS, "data", SHIFT, Normalizer.unit_range(3), (32, 32), card=card
     )
@@ -342,8 +359,8 @@ def _stage(line: dict) -> dict:
     }
 
 
-def main() -> None:
-    """Read the options and run."""
+def read_options() -> argparse.Namespace:
+    """Return the options of the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path)
@@ -355,10 +372,16 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--matrix-lr", type=float, default=6e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--bundle", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the options and run."""
+    options = read_options()
     if options.bundle:
-        return bundle(options.run, options.bundle)
+        return bundle(options.run, options.bundle, options.start)
     torch.set_num_threads(1)
     options.run.mkdir(parents=True, exist_ok=True)
     return train(options)
