@@ -8,6 +8,7 @@ FOLDER holds `cifar10` and `tiny_imagenet` in the Hugging Face layout, and `cifa
 whose first 500 images are only looked at, for the curve. Times are minutes of one thread. A run
 that was stopped goes on from its last minute: RUN/log.jsonl keeps the curve of score against
 images seen and processor time. `--start FILE` begins with the weights of a bundled file.
+`experiments/gpu/train_images.py` trains the same on a GPU.
 """
 
 import argparse
@@ -43,8 +44,8 @@ BIG, FINE, GREY = 0.15, 0.08, 0.06  # shares of batches of 64 x 64, of finer tar
 class Photographs:
     """Random crops of two data sets in one of eight orientations, at many scales."""
 
-    def __init__(self, folder: Path, seed: list[int]) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, folder: Path) -> None:
+        self.rng = np.random.default_rng()  # `train` seeds it by the images seen
         self.small = open_dataset(folder / "cifar10", "train").values[:-HELD_OUT]
         self.large = open_dataset(folder / "tiny_imagenet", "train").values[:-HELD_OUT]
 
@@ -290,17 +291,23 @@ def score(model: UNetHybrid, average: dict[str, Tensor], folder: Path) -> dict[s
     return found
 
 
-def train(options: argparse.Namespace, data: Photographs | None = None) -> None:
-    """Train a stage until its minutes are spent, of one thread or, on a GPU, of the clock."""
-    run = Run(options.run, options.stage, options.lr, options.matrix_lr, options.device)
+def train(options: argparse.Namespace, data: Photographs, device: str = "cpu") -> None:
+    """Train a stage until its minutes are spent, of one thread or, on a GPU, of the clock.
+
+    Args:
+        options: Those of the command.
+        data: Where batches come from, on the device.
+        device: Where the network lies.
+    """
+    run = Run(options.run, options.stage, options.lr, options.matrix_lr, device)
     if options.start and not run.step:
         run.start_from(options.start)
-    if options.device != "cpu":
+    if device != "cpu":
         for net in (run.model.interpolator.trunk, run.model.denoiser.net):
             net.compile(dynamic=False)
-    data = data or Photographs(options.data, [options.seed, run.images])
+    data.rng = np.random.default_rng([options.seed, run.images])
     torch.manual_seed(options.seed * 1_000_003 + run.images)
-    clock = time.process_time if options.device == "cpu" else time.monotonic
+    clock = time.process_time if device == "cpu" else time.monotonic
     budget, spent, mark, noted = 60 * options.until, run.seconds, clock(), run.seconds
     loss_of = {"trunk": mean_loss, "flow": flow_loss}[options.stage]
     average_loss = 0.0
@@ -359,8 +366,8 @@ def _stage(line: dict) -> dict:
     }
 
 
-def read_options() -> argparse.Namespace:
-    """Return the options of the command."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the options of a training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path)
@@ -372,19 +379,18 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--matrix-lr", type=float, default=6e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--bundle", type=Path)
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
     """Read the options and run."""
-    options = read_options()
+    options = make_parser().parse_args()
     if options.bundle:
         return bundle(options.run, options.bundle, options.start)
     torch.set_num_threads(1)
     options.run.mkdir(parents=True, exist_ok=True)
-    return train(options)
+    return train(options, Photographs(options.data))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python experiments/gpu/train_images.py RUN --data FOLDER --until 7 --decay 0.5
 
-takes the options of `experiments/train_images.py`, minutes by the clock, and needs PYTHONPATH=src.
+takes the options of `experiments/train_images.py`, which also bundles the result; minutes are
+by the clock. Needs PYTHONPATH=src.
 """
 
 import sys
@@ -19,15 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import train_images as images
 
 from sparsefield.data.damage import draw_damage
-from sparsefield.data.dataset import open_dataset
 
 MASKS = {32: 240_000, 64: 60_000, 16: 30_000}
 JOBS = 15
 RATIOS = 4  # of enlargement in a batch
 
 
-class Resident:
-    """Batches as `train_images.Photographs` draws them, made where the pictures are.
+class Resident(images.Photographs):
+    """The same pictures and masks in the same shares, made where they lie.
 
     Args:
         folder: Folder of the data sets.
@@ -37,9 +37,8 @@ class Resident:
     """
 
     def __init__(self, folder: Path, seed: int, device: str, masks: dict[int, int]) -> None:
-        self.rng = np.random.default_rng(seed)
-        sets = ((folder, "cifar10"), (folder, "tiny_imagenet"))
-        self.small, self.large = (_pictures(at / name).to(device) for at, name in sets)
+        super().__init__(folder)
+        self.small, self.large = (_on(device, x) for x in (self.small, self.large))
         self.known = {side: _draw(side, n, seed).to(device) for side, n in masks.items()}
 
     def batch(self, side: int, count: int) -> tuple[Tensor, Tensor]:
@@ -97,10 +96,9 @@ def _split(count: int) -> list[int]:
     return [len(part) for part in np.array_split(np.arange(count), RATIOS) if len(part)]
 
 
-def _pictures(folder: Path) -> Tensor:
-    """Return training pictures (N, 3, H, W) of bytes."""
-    values = open_dataset(folder, "train").values[: -images.HELD_OUT]
-    return torch.from_numpy(values).movedim(-1, 1).contiguous()
+def _on(device: str, pictures: np.ndarray) -> Tensor:
+    """Return pictures (N, H, W, 3) as (N, 3, H, W)."""
+    return torch.from_numpy(pictures).movedim(-1, 1).contiguous().to(device)
 
 
 def _draw(side: int, count: int, seed: int) -> Tensor:
@@ -120,13 +118,15 @@ def _draw_some(side: int, count: int, seed: list[int]) -> np.ndarray:
 
 def main() -> None:
     """Read the options and train."""
-    options = images.read_options()
+    parser = images.make_parser()
+    parser.add_argument("--device", default="cuda")
+    options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     masks = MASKS if options.device != "cpu" else {side: 300 for side in MASKS}
     data = Resident(options.data, options.seed, options.device, masks)
     print(f"{len(data.small)} small and {len(data.large)} large pictures", flush=True)
-    images.train(options, data)
+    images.train(options, data, options.device)
 
 
 if __name__ == "__main__":
